@@ -1,0 +1,228 @@
+//! The contract between the overlay, which decides, and the datapath, which forwards.
+//!
+//! They relate as the routing and the forwarding table of a router do. The overlay emits
+//! [`ForwardingUpdate`]s, never a whole table: each is small, idempotent, and applies to the TUN
+//! engine's tables and to the XDP engine's maps alike. The datapath emits [`ForwardingEvent`]s.
+//!
+//! ```text
+//!                 ForwardingUpdate: peers, ingress entries, targets; verdicts on parked packets
+//!    overlay  ───────────────────────────────────────────────────────────────────►  datapath
+//!             ◄───────────────────────────────────────────────────────────────────
+//!                 ForwardingEvent: a group missed, a target refused, what a probe found
+//! ```
+//!
+//! A packet that needs the overlay's word is *parked*: the datapath keeps the bytes (in a bounded
+//! room, for at most a second) and the event names them by a [`ParkedId`]. Exactly one of
+//! [`ForwardingUpdate::Relay`], [`Deliver`](ForwardingUpdate::Deliver) and
+//! [`Refuse`](ForwardingUpdate::Refuse) answers it; a verdict on a packet that is gone is ignored.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::{
+    group::GroupKey,
+    hash::FlowHash,
+    ids::{ParkedId, ProxyId, TargetId},
+    placement::Candidate,
+};
+
+/// What the overlay tells the datapath.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwardingUpdate {
+    /// A live proxy, or its new addresses. Tunnel packets of others are dropped.
+    Peer {
+        /// Which proxy.
+        id: ProxyId,
+        /// Its tunnel endpoint: the address that it sends from and is sent to.
+        tunnel: IpAddr,
+    },
+    /// A proxy died or left: its ingress entries' candidates are skipped, flows pinned to it are
+    /// placed anew, its tunnel packets are dropped.
+    PeerGone(ProxyId),
+    /// Where packets of a group go that enter here.
+    Ingress {
+        /// Which group.
+        group: GroupKey,
+        /// Where to.
+        entry: IngressEntry,
+    },
+    /// Forget the ingress entry: the next packet of the group is a [`ForwardingEvent::Missed`].
+    IngressForget(GroupKey),
+    /// A target of this proxy, or its new state.
+    Target(Target),
+    /// The target is gone: its TCP flows are answered with a reset on their next segment, its UDP
+    /// flows are placed anew.
+    TargetGone(TargetId),
+    /// Send the parked packet to another proxy, in the tunnel.
+    Relay {
+        /// Which packet.
+        parked: ParkedId,
+        /// To which proxy.
+        to: ProxyId,
+        /// What the option says; `None` for a packet that goes without one.
+        how: RelayHow,
+    },
+    /// Deliver the parked packet to a target here, as a JAP; the ingress hears of it by a pin
+    /// notice if it is another proxy.
+    Deliver {
+        /// Which packet.
+        parked: ParkedId,
+    },
+    /// Nobody can take the parked packet: answer with a TCP reset or an ICMP port-unreachable.
+    Refuse {
+        /// Which packet.
+        parked: ParkedId,
+    },
+    /// Find out whether a target's service answers: a SYN (TCP) or an empty datagram (UDP) from
+    /// the NAT address, answered by [`ForwardingEvent::ProbeDone`].
+    Probe {
+        /// Which target.
+        target: TargetId,
+    },
+}
+
+/// Why a parked packet travels on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayHow {
+    /// To a RAP, which shall resolve the group.
+    Resolve {
+        /// The JAP that could not take it, when the packet gets a second chance.
+        tried: Option<ProxyId>,
+    },
+    /// From a RAP to a JAP, on behalf of the ingress.
+    Join,
+}
+
+/// Where packets of a group go that enter at this proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IngressEntry {
+    /// To one of these, chosen by [`placement::choose`](crate::placement::choose). This proxy may
+    /// be among them.
+    Candidates(Vec<Candidate>),
+    /// The list is on its way; until then to this RAP, with the wish to resolve. If the RAP is
+    /// this proxy, packets are parked and reported as [`ForwardingEvent::Missed`].
+    Rendezvous(ProxyId),
+    /// Nobody serves the group: refuse.
+    Refuse,
+}
+
+/// What a JAP may do with a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TargetState {
+    /// Gets new flows.
+    Up,
+    /// Gets no new flows; keeps those it has.
+    Draining,
+    /// Gets nothing: TCP flows are reset on their next segment, UDP flows are placed anew.
+    Down,
+}
+
+/// A target that registered with this proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its membership.
+    pub id: TargetId,
+    /// The group it serves.
+    pub group: GroupKey,
+    /// Where it is reached; of the same family as the group.
+    pub address: SocketAddr,
+    /// Its share of new flows relative to others, 0 to [`crate::limits::MAX_WEIGHT`].
+    pub weight: u32,
+    /// What it may get.
+    pub state: TargetState,
+}
+
+/// What the datapath tells the overlay. All are rate limited per subject by the datapath, and a
+/// full queue drops them (counted): nothing may depend on a single one arriving.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwardingEvent {
+    /// A client's packet for a group without an ingress entry.
+    Missed {
+        /// Which group.
+        group: GroupKey,
+        /// Its flow.
+        flow: FlowHash,
+        /// The packet.
+        parked: ParkedId,
+    },
+    /// Another ingress asks this proxy, as a RAP, to resolve.
+    Resolve {
+        /// Which group.
+        group: GroupKey,
+        /// The flow of the packet.
+        flow: FlowHash,
+        /// The proxy that the client's packet entered at.
+        ingress: ProxyId,
+        /// The JAP that could not take the packet.
+        tried: Option<ProxyId>,
+        /// Whether the packet may open a flow (a SYN, or any datagram).
+        opens: bool,
+        /// How many proxies the packet has visited.
+        hops: u8,
+        /// The packet.
+        parked: ParkedId,
+    },
+    /// This proxy, as a JAP, cannot take a packet.
+    SecondChance {
+        /// Which group.
+        group: GroupKey,
+        /// The flow of the packet.
+        flow: FlowHash,
+        /// The proxy that the client's packet entered at; this one, maybe.
+        ingress: ProxyId,
+        /// Whether the packet may open a flow.
+        opens: bool,
+        /// How many proxies the packet has visited.
+        hops: u8,
+        /// What was wrong.
+        cause: SecondChanceCause,
+        /// The packet.
+        parked: ParkedId,
+    },
+    /// Packets used an ingress entry since it was installed or last reported (at most once a
+    /// second per group).
+    IngressUsed(GroupKey),
+    /// A target answers for the first time since a report of the two below.
+    TargetAnswers(TargetId),
+    /// A target refused a flow: an ICMP unreachable, or a reset to a SYN.
+    TargetRefuses(TargetId),
+    /// New flows to a target stay unanswered.
+    TargetSilent {
+        /// Which target.
+        target: TargetId,
+        /// How many flows in a row.
+        unanswered: u32,
+    },
+    /// New flows were placed on a target (at most five times a second per target).
+    TargetUsed(TargetId),
+    /// What a probe found.
+    ProbeDone {
+        /// Which target.
+        target: TargetId,
+        /// What came back.
+        outcome: ProbeOutcome,
+    },
+    /// An ICMP error says that an agent's port is closed (a hint: anyone can send one).
+    AgentUnreachable(SocketAddr),
+}
+
+/// Why a JAP could not take a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecondChanceCause {
+    /// It has no target of the group that may take new flows.
+    NoTarget,
+    /// Its only targets are the sender itself.
+    OnlySender,
+    /// A TCP segment that opens nothing, of a flow it does not know.
+    UnknownFlow,
+}
+
+/// What a probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// A SYN-ACK, or any datagram.
+    Answered,
+    /// A reset, or an ICMP unreachable.
+    Refused,
+    /// Nothing within a second. For UDP that says little: services ignore empty datagrams.
+    Silent,
+}

@@ -1,0 +1,29 @@
+//! Every bound on what the wire may ask of a proxy or an agent.
+//!
+//! A decoder that meets more than its bound refuses the whole message; the receiver counts it as
+//! malformed and closes the stream it came on.
+
+/// Largest payload of one message in octets. The largest message is a full
+/// [`MemberUpdate`](crate::overlay::OverlayMessage::MemberUpdate).
+pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// Most member records in one message: at about 120 octets each they stay below [`MAX_MESSAGE`].
+pub const MAX_MEMBERS_PER_MESSAGE: usize = 256;
+
+/// Most candidates in one list: a group joined at more proxies is answered with the best of them.
+pub const MAX_CANDIDATES: usize = 64;
+
+/// Most clusters in a proximity vector (a cluster beyond it is taken to be far away).
+pub const MAX_CLUSTERS: usize = 1024;
+
+/// Longest name of a proxy or a cluster in octets: that of a DNS label (RFC 1035 section 2.3.4).
+pub const MAX_NAME: usize = 63;
+
+/// Longest text of a refusal in octets; longer ones are cut.
+pub const MAX_REASON: usize = 256;
+
+/// Most proxies that one packet may visit before it is refused as looping.
+pub const MAX_HOPS: u8 = 6;
+
+/// Most weight of a target; 0 means "no new flows".
+pub const MAX_WEIGHT: u32 = 10_000;
