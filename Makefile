@@ -1,0 +1,46 @@
+# make demo    the whole product on this machine, on real traffic, in about two minutes (root)
+# make test    every test: unit, property, golden vectors, corpora, simulation, lab (root for the lab)
+# make lint    formatting, clippy, documentation; warnings are errors
+# make bench   the TUN engine against nftables and nginx; writes target/bench/tun.json (root)
+# make fuzz    every decoder under cargo-fuzz, FUZZ_SECONDS each (needs a nightly toolchain)
+
+SHELL := /bin/bash
+CARGO ?= cargo
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS := geneve overlay_message agent_message packet_tun packet_tunnel
+
+.PHONY: all build deps demo test lint fmt bench fuzz clean
+
+all: build
+
+deps:
+	@deploy/install-deps.sh
+
+build:
+	$(CARGO) build --release --workspace
+
+demo: deps
+	$(CARGO) build --release --workspace --bins
+	target/release/pias-lab demo
+
+test: deps
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace --no-fail-fast
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+bench: deps
+	$(CARGO) build --release --workspace --bins
+	target/release/pias-lab bench --output target/bench/tun.json
+
+fuzz:
+	@for target in $(FUZZ_TARGETS); do \
+		$(CARGO) +nightly fuzz run --fuzz-dir fuzz/libfuzzer $$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2048 || exit 1; \
+	done
+
+clean:
+	$(CARGO) clean
