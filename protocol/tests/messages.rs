@@ -1,0 +1,165 @@
+//! Every message: its bytes are pinned, it is read as it was written, and any bytes give an answer.
+
+use std::fmt::Write as _;
+
+use pias_protocol::{
+    agent::{
+        AgentMessage, Draining, Health, JapMessage, Join, Joined, KeepAlive, KeepAliveAck, Leave,
+        Ping, Pong, RefusalCode, Refused, TargetChange, Welcome,
+    },
+    envelope::{DecodeError, Decoded, Message, decode, encode},
+    group::GroupKey,
+    ids::{ClusterId, ProxyId, TargetId},
+    limits::MAX_MESSAGE,
+    overlay::{
+        CandidateList, CountAck, CountReport, Heartbeat, HeartbeatAck, MemberRecord, MemberState,
+        MemberUpdate, NoTarget, OverlayMessage, Proximity, Resolve,
+    },
+    placement::Candidate,
+};
+use proptest::prelude::*;
+
+fn group() -> GroupKey {
+    "203.0.113.10:53/udp".parse().unwrap()
+}
+
+fn overlay_messages() -> Vec<OverlayMessage> {
+    vec![
+        Heartbeat { sequence: 300 }.into(),
+        HeartbeatAck { sequence: 300 }.into(),
+        MemberUpdate {
+            members: vec![MemberRecord {
+                name: "fra1".into(),
+                cluster: "fra".into(),
+                unicast: vec!["198.51.100.11".parse().unwrap(), "2001:db8::11".parse().unwrap()],
+                incarnation: 7,
+                state: MemberState::Down,
+            }],
+        }
+        .into(),
+        Proximity { round_trips: vec![(ClusterId(5), 812)] }.into(),
+        CountReport { group: group(), count: 12 }.into(),
+        CountAck { group: group(), band_percent: 25 }.into(),
+        Resolve { group: group() }.into(),
+        CandidateList {
+            group: group(),
+            candidates: vec![Candidate { proxy: ProxyId(9), tier: 1, weight: 4 }],
+            fresh_ms: 30_000,
+        }
+        .into(),
+        NoTarget { group: group() }.into(),
+    ]
+}
+
+fn agent_messages() -> Vec<AgentMessage> {
+    vec![
+        Join {
+            request: 1,
+            group: "[2001:db8:a::10]:80/tcp".parse().unwrap(),
+            target: "[2001:db8:c::2]:8080".parse().unwrap(),
+            weight: 100,
+            healthy: true,
+        }
+        .into(),
+        Leave { lease: TargetId(4) }.into(),
+        Health { lease: TargetId(4), up: false }.into(),
+        KeepAlive { sequence: 2 }.into(),
+        Pong { sequence: 3 }.into(),
+    ]
+}
+
+fn jap_messages() -> Vec<JapMessage> {
+    vec![
+        Welcome { proxy: "fra1".into(), cluster: "fra".into() }.into(),
+        Joined { request: 1, lease: TargetId(4), keep_alive_ms: 1_000, lease_ms: 5_000 }.into(),
+        Refused { request: 1, code: RefusalCode::Family, reason: "IPv6".into() }.into(),
+        KeepAliveAck { sequence: 2, keep_alive_ms: 1_000, lease_ms: 5_000 }.into(),
+        Ping { sequence: 3 }.into(),
+        TargetChange { lease: TargetId(4), up: false, reason: "refused".into() }.into(),
+        Draining { closes_in_ms: 5_000 }.into(),
+    ]
+}
+
+fn hex<M: Message>(messages: &[M]) -> String {
+    let mut text = String::new();
+    for message in messages {
+        for byte in encode(message) {
+            write!(text, "{byte:02x}").unwrap();
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn the_bytes_of_every_message_are_pinned() {
+    let bytes = hex(&overlay_messages()) + &hex(&agent_messages()) + &hex(&jap_messages());
+    assert_eq!(bytes, include_str!("golden/messages.hex"), "the wire changed");
+}
+
+fn reads_as_written<M: Message + Clone + PartialEq + std::fmt::Debug>(messages: &[M]) {
+    for message in messages {
+        let bytes = encode(message);
+        let whole = Decoded::Message(message.clone(), bytes.len());
+        assert_eq!(decode::<M>(&bytes), Ok(whole));
+        for short in 0..bytes.len() {
+            let answer = decode::<M>(&bytes[..short]);
+            assert!(matches!(answer, Ok(Decoded::Incomplete(n)) if n > 0), "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_message_is_read_as_it_was_written_and_waits_until_it_is_whole() {
+    reads_as_written(&overlay_messages());
+    reads_as_written(&agent_messages());
+    reads_as_written(&jap_messages());
+}
+
+#[test]
+fn a_newer_kind_is_skipped_and_a_newer_version_is_refused() {
+    let mut bytes = encode(&OverlayMessage::from(Heartbeat { sequence: 1 }));
+    bytes[1] = 200;
+    assert_eq!(decode::<OverlayMessage>(&bytes), Ok(Decoded::Unknown(200, bytes.len())));
+    bytes[0] = 2;
+    assert_eq!(decode::<OverlayMessage>(&bytes), Err(DecodeError::Version(2)));
+}
+
+#[test]
+fn a_message_beyond_a_bound_is_refused() {
+    let endless = [1, 1, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF];
+    assert!(matches!(decode::<OverlayMessage>(&endless), Err(DecodeError::TooLong(_))));
+
+    let zero_port = Join {
+        request: 1,
+        group: group(),
+        target: "192.0.2.1:0".parse().unwrap(),
+        weight: 1,
+        healthy: true,
+    };
+    let bytes = encode(&AgentMessage::from(zero_port));
+    assert_eq!(decode::<AgentMessage>(&bytes), Err(DecodeError::Bound { kind: 1, what: "port 0" }));
+}
+
+#[test]
+fn octets_behind_the_last_field_are_refused() {
+    let mut bytes = encode(&OverlayMessage::from(Heartbeat { sequence: 1 }));
+    bytes.push(0);
+    bytes[7] += 1;
+    assert!(matches!(
+        decode::<OverlayMessage>(&bytes),
+        Err(DecodeError::Malformed { kind: 1, .. })
+    ));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_give_an_answer(kind in 0_u8..80, payload in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut bytes = vec![1, kind, 0, 0, 0, 0, 0, payload.len() as u8];
+        bytes.extend(payload);
+        prop_assert!(bytes.len() <= MAX_MESSAGE);
+        let _ = decode::<OverlayMessage>(&bytes);
+        let _ = decode::<AgentMessage>(&bytes);
+        let _ = decode::<JapMessage>(&bytes);
+    }
+}
