@@ -1,1 +1,27 @@
-//! placeholder
+//! The brain of a proxy, sans-IO: it is told what happened and what time it is, and answers with
+//! what to do. The daemon and the simulator run it alike.
+//!
+//! ```text
+//!   agents ─► join ──counts──► rendezvous ──lists──► ingress ─► datapath
+//!               │                  ▲  ▲                 │
+//!               └── ring ──────────┘  └── select ◄── proximity
+//!                     ▲                                 ▲
+//!                     └─────────── membership ──────────┘
+//! ```
+
+mod config;
+mod counters;
+mod effect;
+mod node;
+mod notice;
+mod view;
+
+pub use config::{DEFAULT_HEARTBEAT, NodeConfig, Policy, Seed};
+pub use counters::Counters;
+pub use effect::{AgentId, CloseReason, Deadline, Delivery, Effect, Timer};
+pub use node::Node;
+pub use notice::{GoneWhy, Notice};
+pub use view::{
+    CandidateView, CountView, ExplainView, GroupDetailView, GroupView, ProxyView, StatusView,
+    TargetView,
+};
