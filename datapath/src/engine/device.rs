@@ -1,0 +1,135 @@
+//! The TUN device.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use tracing::warn;
+use tun_rs::{DeviceBuilder, SyncDevice};
+
+use super::{
+    limits::{DEVICE_MTU, MAX_PACKET},
+    vnet::{self, VNET_LEN},
+};
+use crate::packet::Packet;
+
+/// A TUN device that passes super-packets whole, in both directions.
+pub(super) struct Device {
+    tun: SyncDevice,
+    index: u32,
+    name: String,
+    /// What is read, behind its vnet header; kept, because a packet begins at its IP header.
+    buffer: Vec<u8>,
+}
+
+/// What reading brought.
+pub(super) enum Read {
+    /// A packet.
+    Packet,
+    /// A packet with a vnet header that contradicts it.
+    Malformed,
+    /// Nothing for now.
+    Empty,
+}
+
+impl Device {
+    /// Makes the device and brings it up. Routes to it are not this module's business.
+    pub(super) fn create(name: &str) -> io::Result<Self> {
+        let tun = DeviceBuilder::new()
+            .name(name)
+            .mtu(DEVICE_MTU)
+            .with(|builder| {
+                builder.offload(true);
+            })
+            .enable(false)
+            .build_sync()?;
+        tun.set_nonblocking(true)?;
+        let (index, name) = (tun.if_index()?, tun.name()?);
+        if !tun.udp_gso() {
+            warn!(device = name, "the kernel (older than 6.2) does not join UDP datagrams for a TUN device: UDP bulk is slower");
+        }
+        configure(&name);
+        tun.enabled(true)?;
+        Ok(Self { tun, index, name, buffer: vec![0; VNET_LEN + MAX_PACKET + 1] })
+    }
+
+    /// Its interface index.
+    pub(super) const fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether super-packets of UDP datagrams may be written.
+    pub(super) fn takes_udp_segments(&self) -> bool {
+        self.tun.udp_gso()
+    }
+
+    /// Reads a packet into `packet`.
+    ///
+    /// # Errors
+    /// The device is gone.
+    pub(super) fn read(&mut self, packet: &mut Packet) -> io::Result<Read> {
+        let len = loop {
+            match self.tun.recv(&mut self.buffer) {
+                Ok(len) => break len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Read::Empty),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let Some((header, bytes)) = self.buffer[..len].split_first_chunk::<VNET_LEN>() else {
+            return Ok(Read::Malformed);
+        };
+        packet.replace(bytes);
+        let Some(offload) = vnet::read(*header, bytes) else { return Ok(Read::Malformed) };
+        packet.offload = offload;
+        Ok(Read::Packet)
+    }
+
+    /// Writes a packet. The packet's octets are as before afterwards.
+    ///
+    /// # Errors
+    /// The kernel did not take it: because memory is short, or because it finds the packet or its
+    /// vnet header wrong.
+    pub(super) fn write(&self, packet: &mut Packet) -> io::Result<()> {
+        packet.push_front(&vnet::write(&packet.offload));
+        let written = self.tun.send(packet.bytes());
+        packet.pull_front(VNET_LEN);
+        written.map(|_| ())
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tun.as_fd()
+    }
+}
+
+/// Tells the kernel that packets of any source may come out of the device, and that it is no link
+/// with routers and neighbours. Where that fails (a read-only `/proc/sys`), the operator must have
+/// set it: IPv4 packets would be lost to a strict reverse path filter.
+fn configure(name: &str) {
+    for (family, key, value) in [
+        ("ipv4", "rp_filter", "0"),
+        ("ipv4", "accept_local", "1"),
+        ("ipv4", "send_redirects", "0"),
+        ("ipv6", "accept_ra", "0"),
+        ("ipv6", "autoconf", "0"),
+        ("ipv6", "addr_gen_mode", "1"),
+    ] {
+        let path = format!("/proc/sys/net/{family}/conf/{name}/{key}");
+        if let Err(error) = fs::write(&path, value) {
+            warn!(path, value, %error, "cannot set a kernel parameter of the TUN device");
+        }
+    }
+    // The larger of this and the device's own counts.
+    let all = fs::read_to_string("/proc/sys/net/ipv4/conf/all/rp_filter").unwrap_or_default();
+    if all.trim() == "1" {
+        warn!("net.ipv4.conf.all.rp_filter is 1: the kernel will drop packets that come out of the TUN device; set it to 0 or 2");
+    }
+}

@@ -1,0 +1,223 @@
+//! The TUN engine: one thread that owns the pipeline and all of the datapath's I/O.
+//!
+//! ```text
+//!            ┌──────────────────────── engine thread ───────────────────────┐
+//!  pias0 ───►│ device ─► Pipeline::from_tun ──────┬─► outbox ─► Geneve sockets ───► proxies
+//!  (TUN) ◄───│ device ◄──────────────────────────┬┘                         │
+//!            │      Pipeline::from_tunnel ◄─ coalesce ◄─ Geneve sockets  ◄─────── proxies
+//!            └─▲──────────────┬──────────────────────▲──────────┬───────────┘
+//!   ForwardingUpdate     ForwardingEvent          Datagram   Datagram
+//!     and queries         (Hooks::event)                     (Hooks::registration)
+//!              │              ▼                      │          ▼
+//!              └──────── overlay ───────┘            └── QUIC ──┘
+//! ```
+//!
+//! The thread waits in `epoll`, and takes at most a batch from each source per turn, so that none
+//! starves another. Nothing is shared: other threads reach it through the bounded queues behind an
+//! [`EngineHandle`], and hear from it through [`Hooks`].
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | `worker` | the loop, and what is done with a verdict |
+//! | `device`, `vnet` | the TUN device, and the header before each of its packets |
+//! | `tunnel`, `outbox` | Geneve sockets: receiving, and sending by flow |
+//! | `segment`, `coalesce` | cutting super-packets for the tunnel, and joining what came out of it |
+//! | `registration` | datagrams between the TUN device and piasd's QUIC endpoint |
+//! | `mailbox` | what other threads ask of the engine |
+
+mod coalesce;
+mod device;
+mod limits;
+mod mailbox;
+mod outbox;
+mod registration;
+mod segment;
+mod tunnel;
+mod vnet;
+mod worker;
+
+use std::{io, net::SocketAddr, thread};
+
+use pias_protocol::{forwarding::ForwardingEvent, forwarding::ForwardingUpdate, group::GroupKey};
+
+use crate::{
+    counters::Counters,
+    explain::Explanation,
+    pipeline::{FlowView, Occupancy, PipelineConfig},
+};
+use mailbox::{Command, Mailbox};
+pub use registration::Datagram;
+use worker::Worker;
+
+/// What an engine is told once.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The TUN device's name, at most 15 octets. The device must not exist; it vanishes with the
+    /// engine, and so do the routes to it.
+    pub device: String,
+    /// The pipeline's part. The engine binds its tunnel sockets to `pipeline.unicast`.
+    pub pipeline: PipelineConfig,
+}
+
+/// What the engine calls, from its own thread: none of these may block.
+pub struct Hooks {
+    /// An event for the overlay. `false`: its queue is full, which is counted.
+    pub event: Box<dyn FnMut(ForwardingEvent) -> bool + Send>,
+    /// A datagram that was sent to the registration port of an anycast address. `false`: the
+    /// queue is full, which is counted.
+    pub registration: Box<dyn FnMut(Datagram) -> bool + Send>,
+    /// The engine has ended: by [`Engine::stop`], or else it failed and nothing is forwarded any
+    /// more.
+    pub ended: Box<dyn FnOnce(Result<(), EngineFailure>) + Send>,
+}
+
+/// Why no engine could be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The TUN device could not be made.
+    #[error("cannot make the TUN device `{name}`: {source} (it needs CAP_NET_ADMIN, /dev/net/tun, and a name that is free)")]
+    Device {
+        /// Its name.
+        name: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A tunnel socket could not be bound.
+    #[error("cannot bind a tunnel socket to {address}: {source} (is it an address of this host, and nothing else bound to UDP port 6081?)")]
+    Tunnel {
+        /// The address and port.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The thread or what it waits with could not be made.
+    #[error("cannot start the engine's thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Why an engine ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineFailure {
+    /// The TUN device cannot be read any more: somebody removed it.
+    #[error("cannot read the TUN device any more: {0}")]
+    Device(#[source] io::Error),
+    /// Waiting for packets failed.
+    #[error("cannot wait for packets: {0}")]
+    Wait(#[source] io::Error),
+    /// The engine's thread panicked; its message is in the log.
+    #[error("the engine's thread panicked")]
+    Panicked,
+}
+
+/// The engine has ended, or did not answer within [`limits::ANSWER_WITHIN`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the datapath engine has ended or does not answer")]
+pub struct EngineGone;
+
+/// A running engine. Dropping it leaves the engine running; [`Self::stop`] ends it.
+pub struct Engine {
+    device_index: u32,
+    device_name: String,
+    handle: EngineHandle,
+    thread: thread::JoinHandle<()>,
+}
+
+/// Makes the TUN device and the tunnel sockets, and starts the engine's thread.
+///
+/// Times in the pipeline count from this call.
+///
+/// # Errors
+/// As [`StartError`] tells; then nothing is left behind.
+pub fn start(config: EngineConfig, hooks: Hooks) -> Result<Engine, StartError> {
+    let (mailbox, inbox) = mailbox::create().map_err(StartError::Thread)?;
+    let worker = Worker::new(config, hooks, inbox)?;
+    let (device_index, device_name) = (worker.device_index(), worker.device_name().to_owned());
+    let thread = thread::Builder::new()
+        .name("pias-engine".to_owned())
+        .spawn(move || worker.run())
+        .map_err(StartError::Thread)?;
+    Ok(Engine { device_index, device_name, handle: EngineHandle { mailbox }, thread })
+}
+
+impl Engine {
+    /// The TUN device's interface index, for routes.
+    #[must_use]
+    pub const fn device_index(&self) -> u32 {
+        self.device_index
+    }
+
+    /// The TUN device's name.
+    #[must_use]
+    pub fn device_name(&self) -> &str {
+        &self.device_name
+    }
+
+    /// What other threads reach the engine by.
+    #[must_use]
+    pub fn handle(&self) -> EngineHandle {
+        self.handle.clone()
+    }
+
+    /// Ends the engine and waits until its device and sockets are closed.
+    pub fn stop(self) {
+        self.handle.mailbox.stop();
+        // A panic has been reported through `Hooks::ended`.
+        let _ = self.thread.join();
+    }
+}
+
+/// What other threads reach an engine by. Cheap to clone.
+#[derive(Clone)]
+pub struct EngineHandle {
+    mailbox: Mailbox,
+}
+
+impl EngineHandle {
+    /// Hands the engine an update; they are applied in order. Waits for room while the queue is
+    /// full, up to a second.
+    ///
+    /// # Errors
+    /// [`EngineGone`]; then the update is lost.
+    pub fn update(&self, update: ForwardingUpdate) -> Result<(), EngineGone> {
+        self.mailbox.send(Command::Update(update))
+    }
+
+    /// Sends a datagram from an anycast address, past the pipeline. `false`: the queue is full or
+    /// the engine has ended, and the datagram is lost.
+    #[must_use]
+    pub fn send_registration(&self, datagram: Datagram) -> bool {
+        self.mailbox.send_registration(datagram)
+    }
+
+    /// The counters of the pipeline and the engine together, once all earlier updates are applied.
+    ///
+    /// # Errors
+    /// [`EngineGone`].
+    pub fn counters(&self) -> Result<Counters, EngineGone> {
+        self.mailbox.ask(Command::Counters)
+    }
+
+    /// How full the tables are.
+    ///
+    /// # Errors
+    /// [`EngineGone`].
+    pub fn occupancy(&self) -> Result<Occupancy, EngineGone> {
+        self.mailbox.ask(Command::Occupancy)
+    }
+
+    /// Up to `limit` flows that pass here.
+    ///
+    /// # Errors
+    /// [`EngineGone`].
+    pub fn flows(&self, limit: usize) -> Result<Vec<FlowView>, EngineGone> {
+        self.mailbox.ask(|answer| Command::Flows(limit, answer))
+    }
+
+    /// Where a packet of this client to this group would go that entered here, and why.
+    ///
+    /// # Errors
+    /// [`EngineGone`].
+    pub fn explain(&self, client: SocketAddr, group: GroupKey) -> Result<Explanation, EngineGone> {
+        self.mailbox.ask(|answer| Command::Explain(client, group, answer))
+    }
+}
