@@ -42,6 +42,7 @@ mod plan;
 pub mod process;
 mod programs;
 mod readiness;
+pub mod testing;
 pub mod topology;
 mod wait;
 

@@ -145,6 +145,9 @@ fn host_batch(host: &HostPlan, wires: &[Wire]) -> String {
         let any = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
         line(format_args!("route add {any} via {gateway}"));
     }
+    for route in &host.routes {
+        line(format_args!("route add {route}"));
+    }
     batch
 }
 

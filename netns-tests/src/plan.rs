@@ -16,6 +16,9 @@ pub(crate) const ONLY_INTERFACE: &str = "eth0";
 /// The bridge of a POP's LAN in its router.
 pub(crate) const LAN_BRIDGE: &str = "lan";
 
+/// The metric of routes that give way to any other.
+const LAST_RESORT: u32 = 1_000_000;
+
 /// Everything that the lab makes.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -38,6 +41,8 @@ pub(crate) struct HostPlan {
     pub lan_ports: Vec<String>,
     /// Where its default routes point, at most one per family.
     pub gateways: Vec<IpAddr>,
+    /// Further routes, as arguments of `ip route add`.
+    pub routes: Vec<String>,
     /// Files to write: path under the host's directory, contents.
     pub files: Vec<(PathBuf, String)>,
     /// What runs on it, in starting order.
@@ -127,6 +132,7 @@ fn plan_host(topology: &Topology, host: &HostSpec, options: &PlanOptions) -> Hos
         lan_ports: lan.map(lan_ports).unwrap_or_default(),
         interfaces,
         gateways,
+        routes: if host.role == Role::Proxy { fallback_routes(topology, host) } else { Vec::new() },
         files: vec![(PathBuf::from("resolv.conf"), "options timeout:1 attempts:1\n".to_owned())],
         processes: Vec::new(),
     };
@@ -143,6 +149,28 @@ fn plan_host(topology: &Topology, host: &HostSpec, options: &PlanOptions) -> Hos
     let extra = topology.processes.iter().filter(|process| process.host == host.name);
     plan.processes.extend(extra.map(|process| ProcessPlan::new(&process.name, &process.command)));
     plan
+}
+
+/// Routes that a proxy falls back to while piasd has not installed its own.
+///
+/// A proxy whose daemon died still gets packets until routing has noticed. Its
+/// default route would send them back to the POP's router, round and round, so
+/// packets to anycast addresses go to the next proxy on the LAN, and packets to
+/// its own NAT addresses, whose state died too, are dropped.
+fn fallback_routes(topology: &Topology, host: &HostSpec) -> Vec<String> {
+    let on_lan = |lan: &&LanSpec| lan.members.iter().any(|member| member.host == host.name);
+    let members = topology.lans.iter().find(on_lan).map(|lan| lan.members.as_slice());
+    let members = members.unwrap_or_default();
+    let own = members.iter().position(|member| member.host == host.name).unwrap_or(0);
+    let next = members.iter().cycle().skip(own + 1).take(members.len().saturating_sub(1)).next();
+    let addresses = next.map(|member| member.addresses.as_slice()).unwrap_or_default();
+    let via_next = topology.anycast.prefixes.iter().filter_map(|prefix| {
+        let same_family = |net: &&IpNet| net.addr().is_ipv4() == prefix.addr().is_ipv4();
+        let next = addresses.iter().find(same_family)?.addr();
+        Some(format!("{prefix} via {next} metric {LAST_RESORT}"))
+    });
+    let nat = host.nat.iter().map(|nat| format!("blackhole {nat} metric {LAST_RESORT}"));
+    via_next.chain(nat).collect()
 }
 
 /// Where a host touches LANs and links.
@@ -270,6 +298,9 @@ mod tests {
         let plan = three_pops();
         assert_eq!(host(&plan, "nyc").lan_ports, ["nyc1", "nyc2"]);
         assert_eq!(host(&plan, "nyc1").gateways[0].to_string(), "198.51.100.33");
+        let fallback = &host(&plan, "nyc2").routes;
+        assert_eq!(fallback[0], "203.0.113.0/24 via 198.51.100.43 metric 1000000");
+        assert_eq!(fallback[3], "blackhole 2001:db8:2:100::12 metric 1000000");
     }
 
     #[test]
