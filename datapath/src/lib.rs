@@ -24,6 +24,7 @@
 
 pub mod counters;
 pub mod drop_reason;
+pub mod engine;
 pub mod explain;
 pub mod limits;
 pub mod packet;

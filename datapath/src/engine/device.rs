@@ -19,8 +19,6 @@ pub(super) struct Device {
     tun: SyncDevice,
     index: u32,
     name: String,
-    /// What is read, behind its vnet header; kept, because a packet begins at its IP header.
-    buffer: Vec<u8>,
 }
 
 /// What reading brought.
@@ -47,11 +45,14 @@ impl Device {
         tun.set_nonblocking(true)?;
         let (index, name) = (tun.if_index()?, tun.name()?);
         if !tun.udp_gso() {
-            warn!(device = name, "the kernel (older than 6.2) does not join UDP datagrams for a TUN device: UDP bulk is slower");
+            warn!(
+                device = name,
+                "the kernel (older than 6.2) does not join UDP datagrams for a TUN device: UDP bulk is slower"
+            );
         }
         configure(&name);
         tun.enabled(true)?;
-        Ok(Self { tun, index, name, buffer: vec![0; VNET_LEN + MAX_PACKET + 1] })
+        Ok(Self { tun, index, name })
     }
 
     /// Its interface index.
@@ -69,24 +70,32 @@ impl Device {
         self.tun.udp_gso()
     }
 
-    /// Reads a packet into `packet`.
+    /// A buffer for [`Self::read`].
+    pub(super) fn packet() -> Packet {
+        Packet::with_capacity(VNET_LEN + MAX_PACKET)
+    }
+
+    /// Reads a packet into `packet`, which [`Self::packet`] made: what does not fit is cut.
     ///
     /// # Errors
     /// The device is gone.
-    pub(super) fn read(&mut self, packet: &mut Packet) -> io::Result<Read> {
+    pub(super) fn read(&self, packet: &mut Packet) -> io::Result<Read> {
         let len = loop {
-            match self.tun.recv(&mut self.buffer) {
+            match self.tun.recv(packet.reset()) {
                 Ok(len) => break len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Read::Empty),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         };
-        let Some((header, bytes)) = self.buffer[..len].split_first_chunk::<VNET_LEN>() else {
+        packet.set_len(len);
+        let Some(&header) = packet.bytes().first_chunk::<VNET_LEN>() else {
             return Ok(Read::Malformed);
         };
-        packet.replace(bytes);
-        let Some(offload) = vnet::read(*header, bytes) else { return Ok(Read::Malformed) };
+        packet.pull_front(VNET_LEN);
+        let Some(offload) = vnet::read(header, packet.bytes()) else {
+            return Ok(Read::Malformed);
+        };
         packet.offload = offload;
         Ok(Read::Packet)
     }
@@ -116,7 +125,6 @@ impl AsFd for Device {
 fn configure(name: &str) {
     for (family, key, value) in [
         ("ipv4", "rp_filter", "0"),
-        ("ipv4", "accept_local", "1"),
         ("ipv4", "send_redirects", "0"),
         ("ipv6", "accept_ra", "0"),
         ("ipv6", "autoconf", "0"),
@@ -126,10 +134,5 @@ fn configure(name: &str) {
         if let Err(error) = fs::write(&path, value) {
             warn!(path, value, %error, "cannot set a kernel parameter of the TUN device");
         }
-    }
-    // The larger of this and the device's own counts.
-    let all = fs::read_to_string("/proc/sys/net/ipv4/conf/all/rp_filter").unwrap_or_default();
-    if all.trim() == "1" {
-        warn!("net.ipv4.conf.all.rp_filter is 1: the kernel will drop packets that come out of the TUN device; set it to 0 or 2");
     }
 }

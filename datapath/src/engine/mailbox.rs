@@ -57,8 +57,7 @@ struct Bell {
 
 /// Both sides.
 pub(super) fn create() -> io::Result<(Mailbox, Inbox)> {
-    let eventfd =
-        EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+    let eventfd = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
     let bell =
         Arc::new(Bell { eventfd, rung: AtomicBool::new(false), stop: AtomicBool::new(false) });
     let (commands, command_queue) = bounded(COMMANDS);

@@ -25,6 +25,7 @@
 //! | `registration` | datagrams between the TUN device and piasd's QUIC endpoint |
 //! | `mailbox` | what other threads ask of the engine |
 
+mod checksum;
 mod coalesce;
 mod device;
 mod limits;
@@ -75,7 +76,9 @@ pub struct Hooks {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The TUN device could not be made.
-    #[error("cannot make the TUN device `{name}`: {source} (it needs CAP_NET_ADMIN, /dev/net/tun, and a name that is free)")]
+    #[error(
+        "cannot make the TUN device `{name}`: {source} (it needs CAP_NET_ADMIN, /dev/net/tun, and a name that is free)"
+    )]
     Device {
         /// Its name.
         name: String,
@@ -83,7 +86,9 @@ pub enum StartError {
         source: io::Error,
     },
     /// A tunnel socket could not be bound.
-    #[error("cannot bind a tunnel socket to {address}: {source} (is it an address of this host, and nothing else bound to UDP port 6081?)")]
+    #[error(
+        "cannot bind a tunnel socket to {address}: {source} (is it an address of this host, and nothing else bound to UDP port 6081?)"
+    )]
     Tunnel {
         /// The address and port.
         address: SocketAddr,

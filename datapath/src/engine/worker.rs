@@ -1,0 +1,360 @@
+//! The engine's thread: the loop, and what is done with a verdict.
+
+use std::{
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+};
+use pias_protocol::{
+    GENEVE_PORT,
+    geneve::{Header, HeaderError},
+    time::Time,
+};
+
+use super::{
+    EngineConfig, EngineFailure, Hooks, StartError,
+    coalesce::Train,
+    device::{Device, Read},
+    limits::{BATCH, RECEIVES, TICK},
+    mailbox::{Command, Inbox},
+    outbox::Outbox,
+    registration,
+    tunnel::Receiver,
+};
+use crate::{
+    drop_reason::DropReason,
+    packet::Packet,
+    pipeline::{Pipeline, Side, Verdict},
+};
+
+/// What `epoll` calls the device and the inbox; receivers are called by their index.
+const DEVICE: u64 = u64::MAX;
+const INBOX: u64 = u64::MAX - 1;
+
+/// More than there are sources: the device, the inbox, and a receiver per address family.
+const EVENTS: usize = 8;
+
+/// All that the engine's thread owns.
+pub(super) struct Worker {
+    epoll: Epoll,
+    receivers: Vec<Receiver>,
+    inbox: Inbox,
+    /// Whether the inbox had more than one turn's share.
+    backlog: bool,
+    /// Packets are read into it, one at a time.
+    packet: Packet,
+    train: Train,
+    forward: Forward,
+    next_tick: Time,
+}
+
+/// The pipeline, and where packets and events leave.
+struct Forward {
+    pipeline: Pipeline,
+    device: Device,
+    outbox: Outbox,
+    hooks: Hooks,
+    side: Side,
+    started: Instant,
+}
+
+impl Worker {
+    /// Makes the device and the sockets.
+    pub(super) fn new(
+        config: EngineConfig,
+        hooks: Hooks,
+        inbox: Inbox,
+    ) -> Result<Self, StartError> {
+        let device = Device::create(&config.device)
+            .map_err(|source| StartError::Device { name: config.device.clone(), source })?;
+        let tunnel = |(address, source)| StartError::Tunnel { address, source };
+        let receivers = config
+            .pipeline
+            .unicast
+            .iter()
+            .map(|&address| {
+                let endpoint = SocketAddr::new(address, GENEVE_PORT);
+                Receiver::bind(endpoint).map_err(|error| tunnel((endpoint, error)))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let outbox = Outbox::bind(&config.pipeline.unicast).map_err(tunnel)?;
+        let epoll =
+            watch(&device, &receivers, &inbox).map_err(|errno| StartError::Thread(errno.into()))?;
+        Ok(Self {
+            epoll,
+            receivers,
+            inbox,
+            backlog: false,
+            packet: Device::packet(),
+            train: Train::new(device.takes_udp_segments()),
+            forward: Forward {
+                pipeline: Pipeline::new(config.pipeline),
+                device,
+                outbox,
+                hooks,
+                side: Side::default(),
+                started: Instant::now(),
+            },
+            next_tick: Time::ZERO,
+        })
+    }
+
+    pub(super) const fn device_index(&self) -> u32 {
+        self.forward.device.index()
+    }
+
+    pub(super) fn device_name(&self) -> &str {
+        self.forward.device.name()
+    }
+
+    /// Works until it is told to stop or fails, then says so.
+    pub(super) fn run(mut self) {
+        // The worker is not used after a panic, only dropped.
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            while !self.inbox.stopped() {
+                self.turn()?;
+            }
+            Ok(())
+        }));
+        let Self { forward: Forward { hooks, device, .. }, receivers, .. } = self;
+        // Routes to the device go with it, before anyone hears of the end.
+        drop((device, receivers));
+        (hooks.ended)(result.unwrap_or(Err(EngineFailure::Panicked)));
+    }
+
+    /// Waits, and takes a batch from each source that has something.
+    fn turn(&mut self) -> Result<(), EngineFailure> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let ready = match self.epoll.wait(&mut events, self.patience()) {
+            Ok(count) => &events[..count],
+            Err(Errno::EINTR) => &[],
+            Err(errno) => return Err(EngineFailure::Wait(errno.into())),
+        };
+        let mut inbox = self.backlog;
+        for event in ready {
+            match event.data() {
+                DEVICE => self.from_device()?,
+                INBOX => inbox = true,
+                receiver => self.from_tunnel(receiver as usize),
+            }
+        }
+        if inbox {
+            self.from_inbox();
+        }
+        let now = self.forward.now();
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.forward.pipeline.tick(now, &mut self.forward.side);
+            self.forward.drain_side();
+        }
+        self.forward.flush(now);
+        Ok(())
+    }
+
+    /// How long the next turn may wait.
+    fn patience(&self) -> EpollTimeout {
+        if self.backlog {
+            return EpollTimeout::ZERO;
+        }
+        let until_tick = self.next_tick - self.forward.now();
+        // Up, or the last millisecond would be spent without waiting.
+        let millis = (until_tick + Duration::from_micros(999)).as_millis();
+        EpollTimeout::try_from(millis as i32).unwrap_or(EpollTimeout::ZERO)
+    }
+
+    fn from_device(&mut self) -> Result<(), EngineFailure> {
+        let now = self.forward.now();
+        for _ in 0..BATCH {
+            match self.forward.device.read(&mut self.packet).map_err(EngineFailure::Device)? {
+                Read::Empty => break,
+                Read::Malformed => {
+                    self.forward.pipeline.count_drops(DropReason::Malformed, 1);
+                }
+                Read::Packet => self.forward.from_device(&mut self.packet, now),
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins what follows each other, and handles it as one.
+    fn from_tunnel(&mut self, receiver: usize) {
+        let Some(receiver) = self.receivers.get_mut(receiver) else { return };
+        let (train, forward) = (&mut self.train, &mut self.forward);
+        let now = forward.now();
+        for _ in 0..RECEIVES {
+            // Errors are those of datagrams sent before; what failed is not received again.
+            let Ok(count) = receiver.receive() else { break };
+            // What is in the train came from there, straight from an ingress.
+            let mut before = None;
+            for (source, datagram) in receiver.datagrams(count) {
+                let (header, inner) = match Header::parse(datagram) {
+                    Ok(parsed) => parsed,
+                    Err(error) => {
+                        forward.pipeline.count_drops(reason(error), 1);
+                        continue;
+                    }
+                };
+                if before == Some((source, header)) && header.option.is_none() && train.join(inner)
+                {
+                    continue;
+                }
+                if let Some((source, header)) = before.replace((source, header)) {
+                    forward.from_tunnel(source, &header, train.take(), now);
+                }
+                train.begin(inner);
+            }
+            if let Some((source, header)) = before {
+                forward.from_tunnel(source, &header, train.take(), now);
+            }
+        }
+    }
+
+    fn from_inbox(&mut self) {
+        self.inbox.quiet();
+        let forward = &mut self.forward;
+        let now = forward.now();
+        let mut taken = 0;
+        for command in self.inbox.commands.try_iter().take(BATCH) {
+            forward.obey(command, now);
+            taken += 1;
+        }
+        self.backlog = taken == BATCH;
+        taken = 0;
+        for datagram in self.inbox.registrations.try_iter().take(BATCH) {
+            forward.send_registration(&datagram, &mut self.packet);
+            taken += 1;
+        }
+        self.backlog |= taken == BATCH;
+    }
+}
+
+fn watch(device: &Device, receivers: &[Receiver], inbox: &Inbox) -> nix::Result<Epoll> {
+    let readable = |name| EpollEvent::new(EpollFlags::EPOLLIN, name);
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(device, readable(DEVICE))?;
+    epoll.add(inbox.wake(), readable(INBOX))?;
+    for (at, receiver) in receivers.iter().enumerate() {
+        epoll.add(receiver, readable(at as u64))?;
+    }
+    Ok(epoll)
+}
+
+const fn reason(error: HeaderError) -> DropReason {
+    match error {
+        HeaderError::Truncated
+        | HeaderError::Version
+        | HeaderError::Control
+        | HeaderError::InnerType
+        | HeaderError::CriticalOption
+        | HeaderError::Option => DropReason::TunnelMalformed,
+    }
+}
+
+impl Forward {
+    fn now(&self) -> Time {
+        Time::ZERO + self.started.elapsed()
+    }
+
+    fn from_device(&mut self, packet: &mut Packet, now: Time) {
+        let verdict = self.pipeline.from_tun(packet, now, &mut self.side);
+        self.execute(verdict, packet);
+        self.drain_side();
+    }
+
+    fn from_tunnel(
+        &mut self,
+        source: std::net::IpAddr,
+        header: &Header,
+        packet: &mut Packet,
+        now: Time,
+    ) {
+        let verdict = self.pipeline.from_tunnel(source, header, packet, now, &mut self.side);
+        self.execute(verdict, packet);
+        self.drain_side();
+    }
+
+    /// Does what the verdict says.
+    fn execute(&mut self, verdict: Verdict, packet: &mut Packet) {
+        match verdict {
+            Verdict::Tun => self.write(packet),
+            Verdict::Peer { tunnel, flow, header } => {
+                self.outbox.push(tunnel, flow, &header, packet);
+            }
+            Verdict::Registration { local, remote, payload } => {
+                let datagram = registration::take(packet, local, remote, payload);
+                if !datagram.is_some_and(|datagram| (self.hooks.registration)(datagram)) {
+                    self.pipeline.count_drops(DropReason::RegistrationQueueFull, 1);
+                }
+            }
+            Verdict::Parked | Verdict::Drop(_) | Verdict::Answered => {}
+        }
+    }
+
+    fn write(&mut self, packet: &mut Packet) {
+        if self.device.write(packet).is_err() {
+            self.pipeline.count_drops(DropReason::TunWrite, 1);
+        }
+    }
+
+    /// Sends what left the pipeline beside its packet.
+    fn drain_side(&mut self) {
+        if !self.side.packets.is_empty() {
+            let mut packets = std::mem::take(&mut self.side.packets);
+            for (verdict, mut packet) in packets.drain(..) {
+                self.execute(verdict, &mut packet);
+            }
+            // Its memory is used again.
+            self.side.packets = packets;
+        }
+        for event in self.side.events.drain(..) {
+            if !(self.hooks.event)(event) {
+                self.pipeline.count_drops(DropReason::EventQueueFull, 1);
+            }
+        }
+    }
+
+    /// Sends what gathered for other proxies, and heeds what the kernel says of it.
+    fn flush(&mut self, now: Time) {
+        let report = self.outbox.flush();
+        if report.is_empty() {
+            return;
+        }
+        let report = std::mem::take(report);
+        self.pipeline.count_drops(DropReason::Malformed, report.malformed);
+        self.pipeline.count_drops(DropReason::TunnelSend, report.refused);
+        for (tunnel, mtu) in report.path_mtus {
+            self.pipeline.path_mtu(tunnel, mtu, now);
+        }
+    }
+
+    fn obey(&mut self, command: Command, now: Time) {
+        // Who asked may have stopped waiting for the answer.
+        match command {
+            Command::Update(update) => {
+                self.pipeline.apply(update, now, &mut self.side);
+                self.drain_side();
+            }
+            Command::Counters(answer) => drop(answer.try_send(self.pipeline.counters().clone())),
+            Command::Occupancy(answer) => drop(answer.try_send(self.pipeline.occupancy())),
+            Command::Flows(limit, answer) => {
+                drop(answer.try_send(self.pipeline.flows(limit, now)));
+            }
+            Command::Explain(client, group, answer) => {
+                drop(answer.try_send(self.pipeline.explain(client, group, now)));
+            }
+        }
+    }
+
+    fn send_registration(&mut self, datagram: &registration::Datagram, packet: &mut Packet) {
+        let (device, mut refused) = (&self.device, 0);
+        registration::build(datagram, device.takes_udp_segments(), packet, |packet| {
+            refused += u64::from(device.write(packet).is_err());
+        });
+        self.pipeline.count_drops(DropReason::TunWrite, refused);
+    }
+}
