@@ -128,7 +128,7 @@ impl<'lab> Host<'lab> {
             descriptors.ok_or_else(|| RunError::UnknownHost(self.name.clone()))?;
         let mut command = Command::new("nsenter");
         if entrance.user_namespace {
-            command.arg(format!("--user=/proc/{keeper}/ns/user"));
+            command.arg(format!("--user=/proc/{keeper}/ns/user")).arg("--preserve-credentials");
         }
         command
             .arg(format!("--net=/proc/{keeper}/fd/{net}"))

@@ -24,14 +24,16 @@
 //! | `namespace`, `network`, `process` | making it |
 //! | `boot`, `keeper`, `control` | the lab's own processes, and talking to them |
 //! | `linkemu` | delay, jitter, loss, rate and reordering |
-//! | `lab`, `host`, `capture`, `wait` | the library that tests use |
+//! | `lab`, `host`, `join`, `clients`, `capture`, `wait` | the library that tests use |
 
 pub mod boot;
 mod capture;
 mod certificates;
+mod clients;
 mod config;
 pub mod control;
 mod host;
+mod join;
 pub mod keeper;
 mod lab;
 pub mod limits;
@@ -48,7 +50,9 @@ mod wait;
 
 pub use capture::{Capture, CaptureError};
 pub use certificates::CertificateError;
+pub use clients::{Answer, Transport, bracketed};
 pub use host::{Host, Output, RunError, Signal};
+pub use join::{Join, JoinError, Joined};
 pub use lab::{BootTimes, Lab, Options, UpError, default_state_base};
 pub use programs::{MissingProgram, PROGRAMS_VARIABLE};
 pub use readiness::NotReady;

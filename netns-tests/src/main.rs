@@ -243,7 +243,7 @@ fn attach(cli: &Cli) -> anyhow::Result<Lab> {
 /// The named state directory, or the one of the only lab that is up.
 fn state_of(cli: &Cli) -> anyhow::Result<PathBuf> {
     if let Some(state) = &cli.state_dir {
-        return Ok(state.canonicalize().with_context(|| state.display().to_string())?);
+        return state.canonicalize().with_context(|| state.display().to_string());
     }
     let base = default_state_base();
     let labs = labs_under(&base).unwrap_or_default();

@@ -23,7 +23,7 @@ use std::thread;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{getegid, geteuid, sethostname};
 
 use crate::plan::host_directory;
 
@@ -168,7 +168,7 @@ impl HostSpace {
             unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)
                 .map_err(failed(format!("make namespaces for {name}")))?;
             furnish_host(&directory)?;
-            write_setting("kernel/hostname", name)?;
+            sethostname(name).map_err(failed(format!("name the host {name}")))?;
             for (key, value) in settings(forwards) {
                 write_setting(key, value)?;
             }

@@ -31,7 +31,15 @@ pub enum NetworkError {
         /// What `ip` wrote.
         message: String,
     },
-    /// An emulated link or a file.
+    /// The TAP device of an emulated link.
+    #[error("cannot open /dev/net/tun for link {link}, for which most systems need root: {source}")]
+    Tap {
+        /// The link.
+        link: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A file, a thread or a program.
     #[error("cannot make {what}: {source}")]
     Io {
         /// What was being made.
@@ -98,7 +106,7 @@ fn make_emulated(wire: &Wire, seed: u64, spaces: &Spaces) -> Result<EmulatedLink
         let opened = space
             .within(|| open_end(interface))
             .map_err(|source| NetworkError::Host { host: host.clone(), source })?;
-        opened.map_err(failed)
+        opened.map_err(|source| NetworkError::Tap { link: wire.name.clone(), source })
     };
     let shape = wire.shape.clone().unwrap_or_default();
     EmulatedLink::start(&wire.name, seed, &shape, [open(0)?, open(1)?]).map_err(failed)
