@@ -12,9 +12,23 @@
 mod config;
 mod counters;
 mod effect;
+mod ingress;
+mod join;
+mod limits;
+mod membership;
 mod node;
 mod notice;
+mod outbox;
+mod proximity;
+mod random;
+mod rendezvous;
+mod ring;
+mod select;
+mod show;
+mod timers;
+mod timing;
 mod view;
+mod world;
 
 pub use config::{DEFAULT_HEARTBEAT, NodeConfig, Policy, Seed};
 pub use counters::Counters;

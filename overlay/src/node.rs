@@ -3,14 +3,31 @@
 use std::net::SocketAddr;
 
 use pias_protocol::{
-    agent::AgentMessage, forwarding::ForwardingEvent, group::GroupKey, ids::ProxyId,
-    overlay::OverlayMessage, time::Time,
+    agent::AgentMessage,
+    forwarding::{ForwardingEvent, ForwardingUpdate, RelayHow, SecondChanceCause},
+    group::GroupKey,
+    hash::FlowHash,
+    ids::{ClusterId, ParkedId, ProxyId},
+    limits::MAX_HOPS,
+    overlay::{MemberState, NoTarget, OverlayMessage},
+    time::Time,
 };
 
 use crate::{
     config::NodeConfig,
-    effect::{AgentId, Deadline, Effect},
-    view::{ExplainView, GroupDetailView, GroupView, ProxyView, StatusView, TargetView},
+    effect::{AgentId, Deadline, Effect, Timer},
+    ingress::Ingress,
+    join::Join,
+    limits::MAX_LOOPBACK,
+    membership::{MemberEvent, Membership},
+    notice::Notice,
+    outbox::{Outbox, Queued},
+    proximity::Distances,
+    random::Random,
+    rendezvous::{Answered, Asking, Rendezvous},
+    ring::Ring,
+    timing::READY_GRACE,
+    world::World,
 };
 
 /// One proxy's brain: fed by `handle_*` and the like, drained by [`Node::poll_effect`] after each.
@@ -22,90 +39,326 @@ use crate::{
 ///                      ▼                        │
 ///                              Node
 /// ```
-pub struct Node {}
+#[derive(Debug)]
+pub struct Node {
+    pub(crate) world: World,
+    pub(crate) rendezvous: Rendezvous,
+    pub(crate) ingress: Ingress,
+    pub(crate) join: Join,
+    pub(crate) out: Outbox,
+    /// When to be ready without having heard of anybody; `None` once it was said.
+    ready_by: Option<Time>,
+    pub(crate) ready: bool,
+}
 
 impl Node {
     /// A node that starts `now`. `seed` feeds the jitter of its timers, and nothing else.
     #[must_use]
     pub fn new(config: NodeConfig, seed: u64, now: Time) -> Self {
-        Self {}
+        let mut random = Random::new(seed);
+        let mut split = || Random::new(random.next());
+        let (own, cluster) = (ProxyId::of(&config.name), ClusterId::of(&config.cluster));
+        let members = Membership::new(&config, split(), now);
+        let distances = Distances::new(own, cluster, split(), now);
+        let join = Join::new(config.anycast, split(), now);
+        let mut ring = Ring::default();
+        ring.insert(&[(own, cluster)]);
+        Self {
+            world: World { own, cluster, members, ring, distances, policies: config.policies },
+            rendezvous: Rendezvous::new(now),
+            ingress: Ingress::default(),
+            join,
+            out: Outbox::new(own),
+            ready_by: Some(now + READY_GRACE),
+            ready: false,
+        }
     }
 
     /// A message from another proxy, whose certificate proved that it is `from`.
-    pub fn handle_message(&mut self, from: ProxyId, message: OverlayMessage, now: Time) {}
+    pub fn handle_message(&mut self, from: ProxyId, message: OverlayMessage, now: Time) {
+        if from == self.world.own {
+            // Nobody else can prove to be this proxy: two machines were given one name.
+            self.out.counters.strangers += 1;
+            return;
+        }
+        self.dispatch(from, message, now);
+        self.settle(now);
+    }
 
     /// Something that the datapath saw.
-    pub fn handle_event(&mut self, event: ForwardingEvent, now: Time) {}
+    #[expect(clippy::needless_pass_by_value, reason = "events are consumed, as messages are")]
+    pub fn handle_event(&mut self, event: ForwardingEvent, now: Time) {
+        let (world, out) = (&self.world, &mut self.out);
+        match event {
+            ForwardingEvent::Missed { group, flow, parked } => {
+                self.missed(group, flow, parked, now);
+            }
+            ForwardingEvent::Resolve { group, flow, ingress, tried, hops, parked, .. } => {
+                let asking = Asking { group, flow, ingress, tried, hops, parked };
+                self.rendezvous.place(asking, world, now, out);
+            }
+            ForwardingEvent::SecondChance { group, flow, ingress, hops, cause, parked, .. } => {
+                let tried = Some(world.own);
+                let asking = Asking { group, flow, ingress, tried, hops, parked };
+                self.second_chance(asking, cause, now);
+            }
+            ForwardingEvent::IngressUsed(group) => self.ingress.used(group, world, now, out),
+            // Suspicion is settled by probes, which do not need this.
+            ForwardingEvent::TargetAnswers(_) => {}
+            ForwardingEvent::TargetRefuses(id) => self.join.target_refuses(id, now, out),
+            ForwardingEvent::TargetSilent { target, .. } => {
+                self.join.target_silent(target, now, out);
+            }
+            ForwardingEvent::TargetUsed(id) => self.join.target_used(id, now, out),
+            ForwardingEvent::ProbeDone { target, outcome } => {
+                self.join.probe_done(target, outcome, world, now, out);
+            }
+            ForwardingEvent::AgentUnreachable(remote) => {
+                self.join.agent_unreachable(remote, now, out);
+            }
+        }
+        self.settle(now);
+    }
 
     /// An agent opened its stream.
-    pub fn agent_connected(&mut self, agent: AgentId, remote: SocketAddr, now: Time) {}
+    pub fn agent_connected(&mut self, agent: AgentId, remote: SocketAddr, now: Time) {
+        self.join.connected(agent, remote, &self.world, now, &mut self.out);
+        self.settle(now);
+    }
 
     /// What an agent says.
-    pub fn agent_message(&mut self, agent: AgentId, message: AgentMessage, now: Time) {}
+    pub fn agent_message(&mut self, agent: AgentId, message: AgentMessage, now: Time) {
+        self.join.message(agent, message, &self.world, now, &mut self.out);
+        self.settle(now);
+    }
 
     /// An agent's connection is closed or lost: its targets are gone, except those that left before
     /// and keep their flows for a while.
-    pub fn agent_closed(&mut self, agent: AgentId, now: Time) {}
+    pub fn agent_closed(&mut self, agent: AgentId, now: Time) {
+        self.join.closed(agent, &self.world, now, &mut self.out);
+        self.settle(now);
+    }
 
     /// A proxy could not be connected to, or the connection to it is lost: a hint, upon which its
     /// silence is borne for a shorter time.
-    pub fn peer_unreachable(&mut self, peer: ProxyId, now: Time) {}
+    pub fn peer_unreachable(&mut self, peer: ProxyId, now: Time) {
+        self.world.members.unreachable(peer, now, &mut self.out);
+    }
 
     /// Does what is due. Call it when [`Node::next_timeout`] has come; calls too early do nothing.
-    pub fn handle_timeout(&mut self, now: Time) {}
+    pub fn handle_timeout(&mut self, now: Time) {
+        let events = self.world.members.tick(now, &mut self.out);
+        self.members_changed(events, now);
+        self.world.distances.tick(&self.world.members, now, &mut self.out);
+        self.rendezvous.tick(&self.world, now, &mut self.out);
+        self.ingress.tick(&self.world, now, &mut self.out);
+        self.join.tick(&self.world, now, &mut self.out);
+        if self.ready_by.is_some_and(|by| now >= by) {
+            self.become_ready();
+        }
+        self.settle(now);
+    }
 
     /// When [`Node::handle_timeout`] should be called next.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Deadline> {
-        None
+        let (targets, reports) = self.join.next();
+        let timers = [
+            (self.ready_by, Timer::Ready),
+            (Some(self.world.members.next()), Timer::Membership),
+            (Some(self.world.distances.next()), Timer::Proximity),
+            (self.rendezvous.next(), Timer::Rendezvous),
+            (self.ingress.next(), Timer::Ingress),
+            (targets, Timer::Targets),
+            (reports, Timer::Reports),
+        ];
+        let set = timers.into_iter().filter_map(|(at, why)| Some(Deadline { at: at?, why }));
+        set.min_by_key(|deadline| (deadline.at, deadline.why))
     }
 
     /// Begins to drain: the routes are withdrawn, agents are told to join elsewhere, joins are
     /// refused, other proxies give this one no new flows.
-    pub fn drain(&mut self, now: Time) {}
+    pub fn drain(&mut self, now: Time) {
+        if self.is_draining() {
+            return;
+        }
+        self.ready_by = None;
+        self.ready = false;
+        self.out.announce(false);
+        self.out.notice(Notice::Draining);
+        self.world.members.become_state(MemberState::Draining, &mut self.out);
+        self.world.ring.remove(self.world.own);
+        self.join.drain(&mut self.out);
+        self.join.ring_changed(now);
+        self.ingress.draining(self.world.own, &mut self.out);
+        self.settle(now);
+    }
 
     /// Says goodbye to the others. The last call before a driver stops: drain the effects once more
     /// and flush the connections.
-    pub fn leave(&mut self, now: Time) {}
+    pub fn leave(&mut self, now: Time) {
+        self.drain(now);
+        self.world.members.become_state(MemberState::Left, &mut self.out);
+    }
 
     /// The next thing to do, until `None`.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        None
+        loop {
+            match self.out.pop()? {
+                Queued::Effect(effect) => return Some(effect),
+                Queued::Message { to, delivery, message } => {
+                    if let Some((name, address)) = self.world.members.contact(to) {
+                        let name = name.to_owned();
+                        return Some(Effect::Send { to, name, address, delivery, message });
+                    }
+                    self.out.counters.unsendable += 1;
+                }
+            }
+        }
     }
 
-    /// The node as a whole.
-    #[must_use]
-    pub fn status(&self) -> StatusView {
-        unreachable!()
+    pub(crate) fn is_draining(&self) -> bool {
+        self.world.members.own().state != MemberState::Up
     }
 
-    /// All known proxies, by cluster and name.
-    #[must_use]
-    pub fn proxies(&self, now: Time) -> Vec<ProxyView> {
-        Vec::new()
+    /// One message, of another proxy or of this one to itself.
+    fn dispatch(&mut self, from: ProxyId, message: OverlayMessage, now: Time) {
+        let (world, out) = (&mut self.world, &mut self.out);
+        match message {
+            OverlayMessage::Heartbeat(beat) => world.members.heartbeat(from, &beat, now, out),
+            OverlayMessage::HeartbeatAck(ack) => world.members.heartbeat_ack(from, &ack, now, out),
+            OverlayMessage::MemberUpdate(update) => {
+                let events = world.members.update(from, update, now, out);
+                self.members_changed(events, now);
+                if self.ready_by.is_some() && self.world.members.in_touch() {
+                    self.become_ready();
+                }
+            }
+            // What follows is of use only from a proxy that takes part.
+            _ if !world.members.is_alive(from) => {
+                out.counters.strangers += 1;
+                world.members.heard(from, now, out);
+            }
+            OverlayMessage::Proximity(message) => {
+                if let Some(cluster) = world.members.cluster(from) {
+                    world.distances.published(from, cluster, message);
+                }
+            }
+            OverlayMessage::CountReport(report) => {
+                self.rendezvous.report(from, &report, world, now, out);
+            }
+            OverlayMessage::CountAck(ack) => self.join.acknowledged(from, &ack),
+            OverlayMessage::Resolve(wish) => {
+                self.rendezvous.resolve(from, wish.group, world, now, out);
+            }
+            OverlayMessage::CandidateList(list) => self.ingress.list(from, list, world, now, out),
+            OverlayMessage::NoTarget(message) => {
+                self.ingress.no_target(from, message.group, world, now, out);
+            }
+        }
     }
 
-    /// All groups that this proxy has to do with.
-    #[must_use]
-    pub fn groups(&self) -> Vec<GroupView> {
-        Vec::new()
+    /// Handles what this node said to itself.
+    fn settle(&mut self, now: Time) {
+        for _ in 0..MAX_LOOPBACK {
+            let Some(message) = self.out.pop_loopback() else { return };
+            self.dispatch(self.world.own, message, now);
+        }
     }
 
-    /// All about one group; also of one that nothing is known of but its RAPs.
-    #[must_use]
-    pub fn group(&self, group: &GroupKey, now: Time) -> GroupDetailView {
-        unreachable!()
+    fn become_ready(&mut self) {
+        self.ready_by = None;
+        self.ready = true;
+        self.out.notice(Notice::Ready { alone: !self.world.members.in_touch() });
+        self.out.announce(true);
     }
 
-    /// All targets registered here.
-    #[must_use]
-    pub fn targets(&self, now: Time) -> Vec<TargetView> {
-        Vec::new()
+    /// A packet for a group without an ingress entry: to the JAP if this proxy is a RAP of the group
+    /// itself, else to the nearest RAP, which resolves it in passing.
+    fn missed(&mut self, group: GroupKey, flow: FlowHash, parked: ParkedId, now: Time) {
+        let (world, out) = (&self.world, &mut self.out);
+        out.counters.missed += 1;
+        if self.ingress.settles(group, flow, parked, world, out) {
+            return;
+        }
+        let rap = world.raps_by_distance(&group).first().copied();
+        match rap.filter(|&rap| rap != world.own) {
+            Some(rap) => {
+                self.ingress.asked(group, rap, world, now, out);
+                let how = RelayHow::Resolve { tried: None };
+                out.forward(ForwardingUpdate::Relay { parked, to: rap, how });
+            }
+            // Without any RAP (the only proxy, and draining) this one does what it can.
+            None => {
+                let asking =
+                    Asking { group, flow, ingress: world.own, tried: None, hops: 1, parked };
+                if let Answered::PassedOn(rap) = self.rendezvous.place(asking, world, now, out) {
+                    self.ingress.asked(group, rap, world, now, out);
+                }
+            }
+        }
     }
 
-    /// Where a packet from `client` to `group` would go that enters here, and why.
-    #[must_use]
-    pub fn explain(&self, group: &GroupKey, client: Option<SocketAddr>) -> ExplainView {
-        unreachable!()
+    /// This proxy, as a JAP, cannot take a packet: a RAP shall name the next one. If it is for want
+    /// of a target, the ingress is told not to send more.
+    fn second_chance(&mut self, asking: Asking, cause: SecondChanceCause, now: Time) {
+        let (world, out) = (&self.world, &mut self.out);
+        out.counters.second_chances += 1;
+        let group = asking.group;
+        if cause == SecondChanceCause::NoTarget && !self.join.serves(group) {
+            out.send(asking.ingress, NoTarget { group });
+        }
+        let parked = asking.parked;
+        if asking.hops >= MAX_HOPS {
+            out.counters.refused_packets += 1;
+            out.forward(ForwardingUpdate::Refuse { parked });
+            return;
+        }
+        match world.raps_by_distance(&group).first() {
+            Some(&rap) if rap != world.own => {
+                let how = RelayHow::Resolve { tried: asking.tried };
+                out.forward(ForwardingUpdate::Relay { parked, to: rap, how });
+            }
+            _ => {
+                self.rendezvous.place(asking, world, now, out);
+            }
+        }
+    }
+
+    /// Proxies came or went: the ring, the datapath and all roles follow.
+    fn members_changed(&mut self, events: Vec<MemberEvent>, now: Time) {
+        if events.is_empty() {
+            return;
+        }
+        for event in events {
+            let (world, out) = (&mut self.world, &mut self.out);
+            match event {
+                MemberEvent::Up(id) => {
+                    if let Some((_, tunnel)) = world.members.contact(id) {
+                        out.forward(ForwardingUpdate::Peer { id, tunnel });
+                    }
+                    if let Some(cluster) = world.members.cluster(id) {
+                        world.ring.insert(&[(id, cluster)]);
+                    }
+                    world.distances.up();
+                }
+                MemberEvent::Draining(id) => {
+                    world.ring.remove(id);
+                    self.rendezvous.draining(id, now);
+                    self.ingress.draining(id, out);
+                }
+                MemberEvent::Gone(id) => {
+                    world.ring.remove(id);
+                    if let Some(cluster) = world.members.cluster(id) {
+                        world.distances.gone(id, cluster);
+                    }
+                    out.forward(ForwardingUpdate::PeerGone(id));
+                    self.rendezvous.gone(id, now);
+                    self.join.gone(id);
+                    self.ingress.gone(id, &self.world, now, out);
+                }
+            }
+        }
+        self.join.ring_changed(now);
     }
 }

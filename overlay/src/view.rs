@@ -160,8 +160,7 @@ pub struct ExplainView {
 }
 
 /// The word for a member's state.
-#[must_use]
-pub const fn member_state(state: MemberState) -> &'static str {
+pub(crate) const fn member_state(state: MemberState) -> &'static str {
     match state {
         MemberState::Up => "up",
         MemberState::Draining => "draining",

@@ -1,0 +1,148 @@
+//! One agent's connection: how long it is believed, and the pings that try it.
+
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use pias_protocol::{ids::TargetId, time::Time};
+
+use crate::timing::{
+    FIRST_PING_DEADLINE, IDLE_AGENT, KEEP_ALIVE_MAX, KEEP_ALIVE_MIN, KEEP_ALIVES_PER_SECOND,
+    LEASE_SLACK, PING_DEADLINE, PING_INTERVAL, UNANSWERED_PINGS,
+};
+
+/// How often an agent reports, and how long it is believed without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) keep_alive: Duration,
+    pub(crate) lease: Duration,
+}
+
+impl Terms {
+    /// The terms of a proxy with so many targets: a fixed rate of keep-alives is spread over them.
+    pub(crate) fn with(targets: usize) -> Self {
+        let targets = u32::try_from(targets).unwrap_or(u32::MAX);
+        let keep_alive = (Duration::from_secs(1) / KEEP_ALIVES_PER_SECOND)
+            .saturating_mul(targets)
+            .clamp(KEEP_ALIVE_MIN, KEEP_ALIVE_MAX);
+        Self { keep_alive, lease: keep_alive * 2 + LEASE_SLACK }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ping {
+    sequence: u64,
+    sent: Time,
+    deadline: Time,
+    /// How many unanswered ones went before.
+    unanswered: u8,
+}
+
+/// A connected agent.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) remote: SocketAddr,
+    pub(crate) targets: BTreeSet<TargetId>,
+    pub(crate) heard: Time,
+    /// What it was told last.
+    pub(crate) terms: Terms,
+    rtt: Option<Duration>,
+    ping: Option<Ping>,
+    sequence: u64,
+}
+
+impl Agent {
+    pub(crate) fn new(remote: SocketAddr, terms: Terms, now: Time) -> Self {
+        Self {
+            remote,
+            targets: BTreeSet::new(),
+            heard: now,
+            terms,
+            rtt: None,
+            ping: None,
+            sequence: 0,
+        }
+    }
+
+    /// When it is no longer believed.
+    pub(crate) fn lapses(&self) -> Time {
+        self.heard + if self.targets.is_empty() { IDLE_AGENT } else { self.terms.lease }
+    }
+
+    /// How long a ping may take; twice as long where the doubt is weak.
+    fn patience(&self) -> Duration {
+        self.rtt.map_or(FIRST_PING_DEADLINE, |rtt| (rtt * 3).max(PING_DEADLINE))
+    }
+
+    /// Whether there is reason to ping: nothing was heard for a while, and no ping is out.
+    pub(crate) fn worth_a_ping(&self, now: Time) -> bool {
+        self.ping.is_none() && now - self.heard >= PING_INTERVAL
+    }
+
+    /// Whether a ping is out.
+    pub(crate) const fn is_pinged(&self) -> bool {
+        self.ping.is_some()
+    }
+
+    /// A ping is sent: its sequence, and when it is unanswered.
+    pub(crate) fn ping(&mut self, doubt: u32, now: Time) -> (u64, Time) {
+        self.sequence += 1;
+        let unanswered = self.ping.map_or(0, |ping| ping.unanswered + 1);
+        let deadline = now + self.patience() * doubt;
+        self.ping = Some(Ping { sequence: self.sequence, sent: now, deadline, unanswered });
+        (self.sequence, deadline)
+    }
+
+    /// A pong came. It also tells the round-trip time.
+    pub(crate) fn pong(&mut self, sequence: u64, now: Time) {
+        if let Some(ping) = self.ping
+            && ping.sequence == sequence
+        {
+            let sample = now - ping.sent;
+            self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+        }
+    }
+
+    /// Anything came from it: it lives.
+    pub(crate) fn hear(&mut self, now: Time) {
+        self.heard = now;
+        self.ping = None;
+    }
+
+    /// What an expired deadline means: `None` if nothing (it was heard), else whether it is dead.
+    pub(crate) fn ping_expired(&self, now: Time) -> Option<bool> {
+        let ping = self.ping?;
+        (now >= ping.deadline).then_some(ping.unanswered + 1 >= UNANSWERED_PINGS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn keep_alives_cost_little_with_many_targets() {
+        assert_eq!(Terms::with(1), Terms { keep_alive: ms(1_000), lease: ms(3_000) });
+        assert_eq!(Terms::with(1_000).keep_alive, ms(5_000));
+        assert_eq!(Terms::with(60_000), Terms { keep_alive: ms(15_000), lease: ms(31_000) });
+    }
+
+    #[test]
+    fn two_pings_in_a_row_unanswered_are_death_and_a_word_between_is_life() {
+        let mut agent = Agent::new("192.0.2.1:1".parse().unwrap(), Terms::with(1), Time::ZERO);
+        let (first, _) = agent.ping(1, Time::ZERO);
+        let now = Time::ZERO + ms(10);
+        agent.pong(first, now);
+        agent.hear(now);
+        let (_, deadline) = agent.ping(1, now);
+        assert_eq!(deadline, now + PING_DEADLINE);
+        assert_eq!(agent.ping_expired(now), None);
+        assert_eq!(agent.ping_expired(deadline), Some(false));
+        let (_, second) = agent.ping(1, deadline);
+        assert_eq!(agent.ping_expired(second), Some(true));
+        agent.hear(second);
+        assert_eq!(agent.ping_expired(second), None);
+    }
+}

@@ -1,0 +1,440 @@
+//! The JAP's role: agents and their targets, and what the RAPs are told of them.
+//!
+//! Whether a target serves is decided by three witnesses: its agent's keep-alives and answers (a
+//! dead agent ends its memberships), its agent's own checks, and the datapath, whose suspicions are
+//! settled by a probe: see `health`.
+
+mod admission;
+mod agent;
+mod health;
+mod report;
+mod target;
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use ipnet::IpNet;
+use pias_protocol::{
+    agent::{AgentMessage, Draining, Join as Wish, Joined, KeepAliveAck, Refused, Welcome},
+    forwarding::ForwardingUpdate,
+    group::GroupKey,
+    ids::{ProxyId, TargetId},
+    overlay::CountAck,
+    time::Time,
+};
+
+use self::{
+    admission::{JoinError, admit},
+    agent::{Agent, Terms},
+    report::Reports,
+    target::{Registered, Service},
+};
+use crate::{
+    effect::{AgentId, CloseReason},
+    limits::{MAX_AGENTS, MAX_TARGETS, MAX_TARGETS_PER_AGENT, PINGS_PER_SECOND},
+    notice::Notice,
+    outbox::Outbox,
+    random::Random,
+    timers::Timers,
+    timing::{DRAIN_NOTICE, LEAVING},
+    view::TargetView,
+    world::World,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// An agent's lease may be over.
+    Lease(AgentId),
+    /// A ping may be unanswered.
+    Ping(AgentId),
+    /// A service that is down is probed again, or a probe is lost.
+    Probe(TargetId),
+    /// The flows of a target that left had their time.
+    Gone(TargetId),
+}
+
+/// How many pings may be sent: refilled at [`PINGS_PER_SECOND`].
+#[derive(Debug)]
+struct Budget {
+    micro_pings: u64,
+    filled: Time,
+}
+
+impl Budget {
+    const FULL: u64 = PINGS_PER_SECOND as u64 * 1_000_000;
+
+    fn take(&mut self, now: Time) -> bool {
+        let elapsed = (now - self.filled).as_micros() as u64;
+        self.filled = now;
+        let fresh = elapsed.saturating_mul(u64::from(PINGS_PER_SECOND));
+        self.micro_pings = self.micro_pings.saturating_add(fresh).min(Self::FULL);
+        let enough = self.micro_pings >= 1_000_000;
+        if enough {
+            self.micro_pings -= 1_000_000;
+        }
+        enough
+    }
+}
+
+/// The agents and targets of this proxy.
+#[derive(Debug)]
+pub(crate) struct Join {
+    anycast: Vec<IpNet>,
+    agents: BTreeMap<AgentId, Agent>,
+    by_remote: BTreeMap<SocketAddr, AgentId>,
+    targets: BTreeMap<TargetId, Registered>,
+    by_address: BTreeMap<(GroupKey, SocketAddr), TargetId>,
+    reports: Reports,
+    timers: Timers<Due>,
+    budget: Budget,
+    last_target: u64,
+    draining: bool,
+}
+
+impl Join {
+    pub(crate) fn new(anycast: Vec<IpNet>, random: Random, now: Time) -> Self {
+        Self {
+            anycast,
+            agents: BTreeMap::new(),
+            by_remote: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            reports: Reports::new(random),
+            timers: Timers::default(),
+            budget: Budget { micro_pings: Budget::FULL, filled: now },
+            last_target: 0,
+            draining: false,
+        }
+    }
+
+    pub(crate) fn agents(&self) -> usize {
+        self.agents.len()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// The groups with a target here, in any state.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (GroupKey, TargetId)> + '_ {
+        self.by_address.iter().map(|(&(group, _), &id)| (group, id))
+    }
+
+    /// The targets of one group, in any state.
+    fn of_group(&self, group: GroupKey) -> impl Iterator<Item = &Registered> {
+        let from = (group, SocketAddr::new([0, 0, 0, 0].into(), 0));
+        self.by_address
+            .range(from..)
+            .take_while(move |((g, _), _)| *g == group)
+            .filter_map(|(_, id)| self.targets.get(id))
+    }
+
+    /// Whether a target here takes new flows of a group.
+    pub(crate) fn serves(&self, group: GroupKey) -> bool {
+        self.of_group(group).any(Registered::takes_flows)
+    }
+
+    /// An agent opened its stream.
+    pub(crate) fn connected(
+        &mut self,
+        id: AgentId,
+        remote: SocketAddr,
+        world: &World,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        if self.agents.len() >= MAX_AGENTS {
+            out.counters.table_full += 1;
+            out.close(id, CloseReason::TooManyAgents);
+            return;
+        }
+        let agent = Agent::new(remote, Terms::with(self.targets.len()), now);
+        self.timers.set(Due::Lease(id), agent.lapses());
+        self.agents.insert(id, agent);
+        self.by_remote.insert(remote, id);
+        let own = world.members.own();
+        out.agent(id, Welcome { proxy: own.name.clone(), cluster: own.cluster.clone() });
+        if self.draining {
+            out.agent(id, Draining { closes_in_ms: DRAIN_NOTICE.as_millis() as u32 });
+        }
+        // The first ping measures the way.
+        self.ping(id, 1, now, out);
+    }
+
+    /// An agent says something.
+    pub(crate) fn message(
+        &mut self,
+        id: AgentId,
+        message: AgentMessage,
+        world: &World,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let Some(agent) = self.agents.get_mut(&id) else { return };
+        if let AgentMessage::Pong(pong) = &message {
+            agent.pong(pong.sequence, now);
+        }
+        agent.hear(now);
+        match message {
+            AgentMessage::Join(wish) => self.wish(id, &wish, world, now, out),
+            AgentMessage::Leave(leave) => {
+                if self.holds(id, leave.lease) {
+                    self.leave(leave.lease, world, now, out);
+                }
+            }
+            AgentMessage::Health(health) => {
+                if self.holds(id, health.lease) {
+                    self.agent_says(health.lease, health.up, world, now, out);
+                }
+            }
+            AgentMessage::KeepAlive(keep_alive) => {
+                let terms = Terms::with(self.targets.len());
+                agent.terms = terms;
+                self.timers.set(Due::Lease(id), agent.lapses());
+                out.agent(
+                    id,
+                    KeepAliveAck {
+                        sequence: keep_alive.sequence,
+                        keep_alive_ms: terms.keep_alive.as_millis() as u32,
+                        lease_ms: terms.lease.as_millis() as u32,
+                    },
+                );
+            }
+            AgentMessage::Pong(_) => {}
+        }
+    }
+
+    /// Whether a membership is this agent's to change.
+    fn holds(&self, agent: AgentId, target: TargetId) -> bool {
+        self.agents.get(&agent).is_some_and(|agent| agent.targets.contains(&target))
+    }
+
+    /// An agent's connection is lost.
+    pub(crate) fn closed(&mut self, id: AgentId, world: &World, now: Time, out: &mut Outbox) {
+        self.drop_agent(id, "its agent's connection is closed", world, now, out);
+    }
+
+    /// A wish to join: grants it, or says why not.
+    fn wish(&mut self, id: AgentId, wish: &Wish, world: &World, now: Time, out: &mut Outbox) {
+        let Some(agent) = self.agents.get(&id) else { return };
+        let known = self.by_address.get(&(wish.group, wish.target)).copied();
+        let admitted = admit(wish, &self.anycast).and_then(|()| match known {
+            _ if self.draining => Err(JoinError::Draining),
+            Some(target) if agent.targets.contains(&target) => Ok(()),
+            _ if agent.targets.len() >= MAX_TARGETS_PER_AGENT => Err(JoinError::ConnectionFull),
+            None if self.targets.len() >= MAX_TARGETS => Err(JoinError::ProxyFull),
+            _ => Ok(()),
+        });
+        if let Err(error) = admitted {
+            out.counters.joins_refused += 1;
+            let (group, agent, why) = (wish.group, agent.remote, error.to_string());
+            out.notice(Notice::JoinRefused { group, agent, why: why.clone() });
+            out.agent(id, Refused { request: wish.request, code: error.code(), reason: why });
+            return;
+        }
+        let target = known.unwrap_or_else(|| {
+            self.last_target += 1;
+            TargetId(self.last_target)
+        });
+        self.register(target, id, wish, world, now, out);
+    }
+
+    /// Makes the target a member, or an agent that came back its owner again: the flows of a target
+    /// whose agent restarted go on.
+    fn register(
+        &mut self,
+        target: TargetId,
+        id: AgentId,
+        wish: &Wish,
+        world: &World,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let terms = Terms::with(self.targets.len() + 1);
+        let Some(agent) = self.agents.get_mut(&id) else { return };
+        let remote = agent.remote;
+        agent.targets.insert(target);
+        agent.terms = terms;
+        self.timers.set(Due::Lease(id), agent.lapses());
+        let fresh = Registered::new(target, wish.group, wish.target, id, remote);
+        let entry = self.targets.entry(target).or_insert(fresh);
+        let former = std::mem::replace(&mut entry.agent, id);
+        entry.agent_address = remote;
+        entry.weight = wish.weight;
+        entry.healthy = wish.healthy;
+        entry.leaving = false;
+        if entry.service != Service::Answers {
+            entry.become_service(Service::Answers);
+        }
+        if former != id
+            && let Some(former) = self.agents.get_mut(&former)
+        {
+            former.targets.remove(&target);
+        }
+        self.by_address.insert((wish.group, wish.target), target);
+        self.timers.cancel(Due::Gone(target));
+        out.counters.joins += 1;
+        out.notice(Notice::TargetJoined {
+            target,
+            group: wish.group,
+            address: wish.target,
+            agent: remote,
+        });
+        out.agent(
+            id,
+            Joined {
+                request: wish.request,
+                lease: target,
+                keep_alive_ms: terms.keep_alive.as_millis() as u32,
+                lease_ms: terms.lease.as_millis() as u32,
+            },
+        );
+        self.publish(target, world, now, out);
+    }
+
+    /// A target leaves: no new flows; the agent may close, its flows have some time.
+    fn leave(&mut self, id: TargetId, world: &World, now: Time, out: &mut Outbox) {
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        target.leaving = true;
+        if let Some(agent) = self.agents.get_mut(&target.agent) {
+            agent.targets.remove(&id);
+        }
+        self.timers.cancel(Due::Probe(id));
+        self.timers.set(Due::Gone(id), now + LEAVING);
+        let (group, address) = (target.group, target.address);
+        out.notice(Notice::TargetGone { target: id, group, address, why: "it left" });
+        self.publish(id, world, now, out);
+    }
+
+    /// Tells the datapath what a target is now, and the RAPs what its group counts.
+    fn publish(&mut self, id: TargetId, world: &World, now: Time, out: &mut Outbox) {
+        let Some(target) = self.targets.get(&id) else { return };
+        out.forward(ForwardingUpdate::Target(target.forwarding()));
+        let group = target.group;
+        self.count(group, world, now, out);
+    }
+
+    fn count(&mut self, group: GroupKey, world: &World, now: Time, out: &mut Outbox) {
+        let shares = self.of_group(group).map(Registered::share);
+        let count = shares.fold(0, u32::saturating_add);
+        self.reports.count(group, count, world, now, out);
+    }
+
+    /// A target is no more.
+    fn remove(
+        &mut self,
+        id: TargetId,
+        why: &'static str,
+        world: &World,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let Some(target) = self.targets.remove(&id) else { return };
+        self.by_address.remove(&(target.group, target.address));
+        if let Some(agent) = self.agents.get_mut(&target.agent) {
+            agent.targets.remove(&id);
+        }
+        for due in [Due::Probe(id), Due::Gone(id)] {
+            self.timers.cancel(due);
+        }
+        out.forward(ForwardingUpdate::TargetGone(id));
+        if !target.leaving {
+            let (group, address) = (target.group, target.address);
+            out.notice(Notice::TargetGone { target: id, group, address, why });
+        }
+        self.count(target.group, world, now, out);
+    }
+
+    /// Ends an agent's memberships, but for those that it left in good order.
+    fn drop_agent(
+        &mut self,
+        id: AgentId,
+        why: &'static str,
+        world: &World,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let Some(agent) = self.agents.remove(&id) else { return };
+        if self.by_remote.get(&agent.remote) == Some(&id) {
+            self.by_remote.remove(&agent.remote);
+        }
+        for due in [Due::Lease(id), Due::Ping(id)] {
+            self.timers.cancel(due);
+        }
+        for target in agent.targets {
+            self.remove(target, why, world, now, out);
+        }
+    }
+
+    /// Refuses joins from now on, and sends agents elsewhere.
+    pub(crate) fn drain(&mut self, out: &mut Outbox) {
+        self.draining = true;
+        for &agent in self.agents.keys() {
+            out.agent(agent, Draining { closes_in_ms: DRAIN_NOTICE.as_millis() as u32 });
+        }
+    }
+
+    /// A RAP heard a report.
+    pub(crate) fn acknowledged(&mut self, rap: ProxyId, ack: &CountAck) {
+        self.reports.acknowledged(rap, ack);
+    }
+
+    /// The ring changed.
+    pub(crate) fn ring_changed(&mut self, now: Time) {
+        self.reports.ring_changed(now);
+    }
+
+    /// A proxy is gone.
+    pub(crate) fn gone(&mut self, proxy: ProxyId) {
+        self.reports.gone(proxy);
+    }
+
+    /// When targets need attention, and when reports do.
+    pub(crate) fn next(&self) -> (Option<Time>, Option<Time>) {
+        (self.timers.next(), self.reports.next())
+    }
+
+    pub(crate) fn tick(&mut self, world: &World, now: Time, out: &mut Outbox) {
+        while let Some(due) = self.timers.pop(now) {
+            match due {
+                Due::Lease(id) => self.lease_due(id, world, now, out),
+                Due::Ping(id) => self.ping_due(id, world, now, out),
+                Due::Probe(id) => self.probe_due(id, now, out),
+                Due::Gone(id) => self.remove(id, "it left", world, now, out),
+            }
+        }
+        self.reports.tick(world, now, out);
+    }
+
+    fn lease_due(&mut self, id: AgentId, world: &World, now: Time, out: &mut Outbox) {
+        let Some(agent) = self.agents.get(&id) else { return };
+        let lapses = agent.lapses();
+        if lapses > now {
+            self.timers.set(Due::Lease(id), lapses);
+            return;
+        }
+        out.close(id, CloseReason::LeaseExpired);
+        self.drop_agent(id, "its agent sent no keep-alive", world, now, out);
+    }
+
+    /// All targets, or those of one group, for people.
+    pub(crate) fn view(&self, group: Option<GroupKey>, now: Time) -> Vec<TargetView> {
+        let wanted = self.targets.values().filter(|t| group.is_none_or(|group| t.group == group));
+        wanted
+            .map(|target| {
+                let agent = self.agents.get(&target.agent);
+                let (state, why) = target.words();
+                TargetView {
+                    id: target.id.0,
+                    group: target.group.to_string(),
+                    address: target.address,
+                    state,
+                    why,
+                    weight: target.weight,
+                    agent: target.agent_address,
+                    lease_ms: agent.map_or(0, |agent| agent.terms.lease.as_millis() as u64),
+                    heard_ms: agent.map_or(0, |agent| (now - agent.heard).as_millis() as u64),
+                }
+            })
+            .collect()
+    }
+}

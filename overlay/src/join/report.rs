@@ -1,0 +1,260 @@
+//! What this JAP tells the RAPs of its groups: approximate counts.
+//!
+//! A RAP is told when the count leaves the band around what it was told last; the first target and
+//! the last leave always; everything again now and then, and at once to a RAP that is new. A report
+//! that is not acknowledged is repeated.
+//!
+//! When the ring changes, every group's RAPs are looked up anew, a few groups a step, so that a
+//! large JAP does not flood the new RAPs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use pias_protocol::{
+    group::GroupKey,
+    ids::ProxyId,
+    overlay::{CountAck, CountReport},
+    time::Time,
+};
+
+use crate::{
+    limits::{MAX_REPORTED_RAPS, RECHECKS_PER_STEP, REPEATS_PER_STEP},
+    outbox::Outbox,
+    random::Random,
+    timers::Timers,
+    timing::{COUNT_LIFETIME, REPORT_REFRESH, REPORT_REPEAT, STEP},
+    world::World,
+};
+
+/// What one RAP was told of one group.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    count: u32,
+    band_percent: u32,
+    at: Time,
+    acknowledged: bool,
+    repeat: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    count: u32,
+    told: BTreeMap<ProxyId, Told>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// Look up the RAPs of some groups anew.
+    Recheck,
+    /// Repeat what is not acknowledged.
+    Repeat,
+    /// Report a group although nothing changed.
+    Refresh(GroupKey),
+}
+
+/// The reports of one JAP.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    groups: BTreeMap<GroupKey, Group>,
+    recheck: BTreeSet<GroupKey>,
+    unacknowledged: BTreeSet<(Time, GroupKey, ProxyId)>,
+    timers: Timers<Due>,
+    random: Random,
+}
+
+impl Reports {
+    pub(crate) fn new(random: Random) -> Self {
+        Self {
+            groups: BTreeMap::new(),
+            recheck: BTreeSet::new(),
+            unacknowledged: BTreeSet::new(),
+            timers: Timers::default(),
+            random,
+        }
+    }
+
+    /// The true count of a group changed.
+    pub(crate) fn count(
+        &mut self,
+        key: GroupKey,
+        count: u32,
+        world: &World,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let group = match self.groups.get_mut(&key) {
+            Some(group) => group,
+            None if count == 0 => return,
+            None => self.groups.entry(key).or_default(),
+        };
+        group.count = count;
+        let mut raps = world.ring.raps(&key);
+        if count == 0 {
+            // A former RAP that becomes one again must not believe in targets that left meanwhile.
+            raps.extend(group.told.keys().copied());
+            raps.sort_unstable();
+            raps.dedup();
+        }
+        for rap in raps {
+            if self.worth_it(key, rap) {
+                self.report(key, rap, now, out);
+            }
+        }
+        self.timers.set_by(Due::Refresh(key), now + self.random.around(REPORT_REFRESH));
+    }
+
+    /// Whether the count left the band around what a RAP was told.
+    fn worth_it(&self, key: GroupKey, rap: ProxyId) -> bool {
+        let Some(group) = self.groups.get(&key) else { return false };
+        let Some(told) = group.told.get(&rap) else { return group.count > 0 };
+        if group.count == 0 || told.count == 0 {
+            return group.count != told.count;
+        }
+        u64::from(group.count.abs_diff(told.count)) * 100
+            > u64::from(told.count) * u64::from(told.band_percent)
+    }
+
+    fn report(&mut self, key: GroupKey, rap: ProxyId, now: Time, out: &mut Outbox) {
+        let Some(group) = self.groups.get_mut(&key) else { return };
+        let before = group.told.get(&rap);
+        let unanswered = before.filter(|told| !told.acknowledged && told.count == group.count);
+        let repeat = unanswered.map_or(REPORT_REPEAT, |t| (t.repeat * 2).min(REPORT_REFRESH));
+        if let Some(before) = before {
+            self.unacknowledged.remove(&(before.at + before.repeat, key, rap));
+        }
+        let band_percent = before.map_or(25, |told| told.band_percent);
+        let count = group.count;
+        group.told.insert(rap, Told { count, band_percent, at: now, acknowledged: false, repeat });
+        self.unacknowledged.insert((now + repeat, key, rap));
+        self.timers.set_by(Due::Repeat, now + repeat);
+        if group.told.len() > MAX_REPORTED_RAPS
+            && let Some((&oldest, _)) = group.told.iter().min_by_key(|(_, told)| told.at)
+        {
+            self.forget_told(key, oldest);
+        }
+        out.counters.reports_sent += 1;
+        out.send(rap, CountReport { group: key, count });
+    }
+
+    /// A RAP heard a report, and says how wide its band is.
+    pub(crate) fn acknowledged(&mut self, rap: ProxyId, ack: &CountAck) {
+        let Some(group) = self.groups.get_mut(&ack.group) else { return };
+        let Some(told) = group.told.get_mut(&rap) else { return };
+        self.unacknowledged.remove(&(told.at + told.repeat, ack.group, rap));
+        told.acknowledged = true;
+        told.band_percent = u32::from(ack.band_percent.clamp(1, 100));
+        let over = group.count == 0 && group.told.values().all(|told| told.acknowledged);
+        if over {
+            self.forget(ack.group);
+        }
+    }
+
+    /// The ring changed: RAPs may be others.
+    pub(crate) fn ring_changed(&mut self, now: Time) {
+        if !self.groups.is_empty() {
+            self.recheck.extend(self.groups.keys());
+            self.timers.set_by(Due::Recheck, now + self.random.around(STEP));
+        }
+    }
+
+    /// A proxy is gone, and what it was told with it.
+    pub(crate) fn gone(&mut self, proxy: ProxyId) {
+        let told: Vec<_> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.told.contains_key(&proxy))
+            .map(|(&key, _)| key)
+            .collect();
+        for key in told {
+            self.forget_told(key, proxy);
+        }
+    }
+
+    pub(crate) fn next(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    pub(crate) fn tick(&mut self, world: &World, now: Time, out: &mut Outbox) {
+        while let Some(due) = self.timers.pop(now) {
+            match due {
+                Due::Recheck => self.some_rechecks(world, now, out),
+                Due::Repeat => self.repeat(world, now, out),
+                Due::Refresh(key) => self.refresh(key, world, now, out),
+            }
+        }
+    }
+
+    fn some_rechecks(&mut self, world: &World, now: Time, out: &mut Outbox) {
+        for _ in 0..RECHECKS_PER_STEP {
+            let Some(key) = self.recheck.pop_first() else { return };
+            for rap in world.ring.raps(&key) {
+                if self.worth_it(key, rap) {
+                    self.report(key, rap, now, out);
+                }
+            }
+        }
+        if !self.recheck.is_empty() {
+            self.timers.set(Due::Recheck, now + self.random.around(STEP));
+        }
+    }
+
+    fn repeat(&mut self, world: &World, now: Time, out: &mut Outbox) {
+        for _ in 0..REPEATS_PER_STEP {
+            let Some(&(at, key, rap)) = self.unacknowledged.first() else { return };
+            if at > now {
+                break;
+            }
+            self.unacknowledged.pop_first();
+            if world.members.is_alive(rap) {
+                self.report(key, rap, now, out);
+            } else {
+                self.forget_told(key, rap);
+            }
+        }
+        if let Some(&(at, ..)) = self.unacknowledged.first() {
+            let paced = now + self.random.around(STEP);
+            self.timers.set_by(Due::Repeat, at.max(paced));
+        }
+    }
+
+    fn refresh(&mut self, key: GroupKey, world: &World, now: Time, out: &mut Outbox) {
+        let Some(group) = self.groups.get_mut(&key) else { return };
+        if group.count == 0 {
+            // The last leave was reported, and repeated: what is left expires by itself.
+            self.forget(key);
+            return;
+        }
+        let raps = world.ring.raps(&key);
+        let stale: Vec<_> = group
+            .told
+            .iter()
+            .filter(|(rap, told)| !raps.contains(rap) && now - told.at >= COUNT_LIFETIME)
+            .map(|(&rap, _)| rap)
+            .collect();
+        for rap in stale {
+            self.forget_told(key, rap);
+        }
+        for rap in raps {
+            self.report(key, rap, now, out);
+        }
+        self.timers.set(Due::Refresh(key), now + self.random.around(REPORT_REFRESH));
+    }
+
+    fn forget_told(&mut self, key: GroupKey, rap: ProxyId) {
+        if let Some(told) = self.groups.get_mut(&key).and_then(|group| group.told.remove(&rap)) {
+            self.unacknowledged.remove(&(told.at + told.repeat, key, rap));
+        }
+    }
+
+    fn forget(&mut self, key: GroupKey) {
+        if let Some(group) = self.groups.remove(&key) {
+            for (rap, told) in group.told {
+                self.unacknowledged.remove(&(told.at + told.repeat, key, rap));
+            }
+        }
+        self.recheck.remove(&key);
+        self.timers.cancel(Due::Refresh(key));
+    }
+}

@@ -1,0 +1,236 @@
+//! One target: what is known of its service, and what the datapath may do with it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use pias_protocol::{
+    forwarding::{ProbeOutcome, Target, TargetState},
+    group::{GroupKey, Protocol},
+    ids::TargetId,
+    time::Time,
+};
+
+use crate::{
+    effect::AgentId,
+    timing::{PROBE_BACKOFF_MAX, PROBE_BACKOFF_MIN},
+};
+
+/// What this proxy found out about a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Service {
+    /// Nothing speaks against it.
+    Answers,
+    /// It refused a probe: the machine is there, the service is not.
+    Refuses,
+    /// It did not answer a probe at all.
+    Silent,
+}
+
+/// What follows from the outcome of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing changes.
+    Keep,
+    /// It is up again.
+    Rise,
+    /// It is down.
+    Fall,
+}
+
+/// A target registered here.
+#[derive(Clone, Debug)]
+pub(crate) struct Registered {
+    pub(crate) id: TargetId,
+    pub(crate) group: GroupKey,
+    pub(crate) address: SocketAddr,
+    pub(crate) weight: u32,
+    pub(crate) agent: AgentId,
+    pub(crate) agent_address: SocketAddr,
+    /// Whether it left, and only keeps its flows.
+    pub(crate) leaving: bool,
+    /// The agent's own word.
+    pub(crate) healthy: bool,
+    /// What this proxy found out.
+    pub(crate) service: Service,
+    /// When a probe was asked for whose outcome is not known yet.
+    pub(crate) probing: Option<Time>,
+    /// How long until the next probe while it is down.
+    backoff: Duration,
+    /// Silent probes in a row while it is down: of a UDP service they speak for it.
+    silences: u8,
+}
+
+impl Registered {
+    pub(crate) fn new(
+        id: TargetId,
+        group: GroupKey,
+        address: SocketAddr,
+        agent: AgentId,
+        agent_address: SocketAddr,
+    ) -> Self {
+        Self {
+            id,
+            group,
+            address,
+            weight: 1,
+            agent,
+            agent_address,
+            leaving: false,
+            healthy: true,
+            service: Service::Answers,
+            probing: None,
+            backoff: PROBE_BACKOFF_MIN,
+            silences: 0,
+        }
+    }
+
+    /// Whether it gets new flows.
+    pub(crate) fn takes_flows(&self) -> bool {
+        !self.leaving && self.healthy && self.service == Service::Answers
+    }
+
+    /// Its part in its group's count.
+    pub(crate) fn share(&self) -> u32 {
+        if self.takes_flows() { self.weight } else { 0 }
+    }
+
+    /// What the datapath may do with it.
+    ///
+    /// A TCP service that refuses connections, or says itself that it is not well, may still serve
+    /// the ones it has (a server that restarts gracefully does), and if it does not, its own machine
+    /// resets them: its flows stay. A UDP flow would stay with a dead service for ever, and nobody
+    /// answers for a silent machine: their flows move.
+    pub(crate) fn state(&self) -> TargetState {
+        match (self.service, self.group.protocol) {
+            (Service::Silent, _) | (Service::Refuses, Protocol::Udp) => TargetState::Down,
+            (Service::Refuses, Protocol::Tcp) => TargetState::Draining,
+            (Service::Answers, _) if self.takes_flows() => TargetState::Up,
+            (Service::Answers, Protocol::Udp) if !self.leaving => TargetState::Down,
+            (Service::Answers, _) => TargetState::Draining,
+        }
+    }
+
+    /// As the datapath is told.
+    pub(crate) fn forwarding(&self) -> Target {
+        Target {
+            id: self.id,
+            group: self.group,
+            address: self.address,
+            weight: self.weight,
+            state: self.state(),
+        }
+    }
+
+    /// The word for its state, and why.
+    pub(crate) const fn words(&self) -> (&'static str, &'static str) {
+        match (self.leaving, self.healthy, self.service) {
+            (true, ..) => ("draining", "it left; its flows may end"),
+            (_, false, _) => ("down", "its agent's own check fails"),
+            (.., Service::Refuses) => ("down", "it refuses a probe"),
+            (.., Service::Silent) => ("down", "it does not answer a probe"),
+            (.., Service::Answers) => ("up", "nothing speaks against it"),
+        }
+    }
+
+    /// A probe's outcome.
+    pub(crate) fn probed(&mut self, outcome: ProbeOutcome) -> Verdict {
+        self.probing = None;
+        let was = self.service;
+        let now = match (outcome, self.group.protocol) {
+            (ProbeOutcome::Answered, _) => Service::Answers,
+            (ProbeOutcome::Refused, _) => Service::Refuses,
+            (ProbeOutcome::Silent, Protocol::Tcp) => Service::Silent,
+            (ProbeOutcome::Silent, Protocol::Udp) => return self.silent_udp(),
+        };
+        self.become_service(now);
+        match (was, now) {
+            (Service::Answers, Service::Answers) => Verdict::Keep,
+            (_, Service::Answers) => Verdict::Rise,
+            (Service::Answers, _) => Verdict::Fall,
+            _ => Verdict::Keep,
+        }
+    }
+
+    /// A UDP service need not answer an empty datagram: silence changes nothing while it is up. While
+    /// it is down for a refusal, two silences in a row say that nobody refuses any more (one may
+    /// only mean that its machine limits the rate of its refusals: RFC 1812 section 4.3.2.8).
+    fn silent_udp(&mut self) -> Verdict {
+        if self.service == Service::Answers {
+            return Verdict::Keep;
+        }
+        self.silences += 1;
+        if self.silences < 2 {
+            self.backoff = PROBE_BACKOFF_MIN;
+            return Verdict::Keep;
+        }
+        self.become_service(Service::Answers);
+        Verdict::Rise
+    }
+
+    /// What this proxy believes from now on.
+    pub(crate) fn become_service(&mut self, service: Service) {
+        if service == Service::Answers {
+            self.backoff = PROBE_BACKOFF_MIN;
+        }
+        self.service = service;
+        self.silences = 0;
+    }
+
+    /// How long to wait before the next probe; doubles each time.
+    pub(crate) fn next_backoff(&mut self) -> Duration {
+        let wait = self.backoff;
+        self.backoff = (wait * 2).min(PROBE_BACKOFF_MAX);
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(group: &str) -> Registered {
+        let at = |text: &str| text.parse().unwrap();
+        Registered::new(
+            TargetId(1),
+            group.parse().unwrap(),
+            at("10.0.0.1:1"),
+            AgentId(1),
+            at("10.0.0.1:2"),
+        )
+    }
+
+    #[test]
+    fn a_refusing_tcp_service_keeps_its_flows_until_a_probe_is_answered() {
+        let mut target = target("203.0.113.1:80/tcp");
+        assert_eq!(target.probed(ProbeOutcome::Refused), Verdict::Fall);
+        assert_eq!(target.state(), TargetState::Draining);
+        assert_eq!(target.probed(ProbeOutcome::Refused), Verdict::Keep);
+        assert_eq!(target.probed(ProbeOutcome::Answered), Verdict::Rise);
+        assert_eq!(target.state(), TargetState::Up);
+    }
+
+    #[test]
+    fn a_silent_tcp_service_is_down() {
+        let mut target = target("203.0.113.1:80/tcp");
+        assert_eq!(target.probed(ProbeOutcome::Silent), Verdict::Fall);
+        assert_eq!(target.state(), TargetState::Down);
+    }
+
+    #[test]
+    fn a_udp_service_rises_when_nobody_refuses_twice() {
+        let mut target = target("203.0.113.1:53/udp");
+        assert_eq!(target.probed(ProbeOutcome::Silent), Verdict::Keep);
+        assert_eq!(target.state(), TargetState::Up);
+        assert_eq!(target.probed(ProbeOutcome::Refused), Verdict::Fall);
+        assert_eq!(target.state(), TargetState::Down);
+        assert_eq!(target.probed(ProbeOutcome::Silent), Verdict::Keep);
+        assert_eq!(target.probed(ProbeOutcome::Silent), Verdict::Rise);
+    }
+
+    #[test]
+    fn probes_of_a_dead_service_grow_rare() {
+        let mut target = target("203.0.113.1:53/udp");
+        target.probed(ProbeOutcome::Refused);
+        let waits: Vec<_> = (0..6).map(|_| target.next_backoff().as_millis()).collect();
+        assert_eq!(waits, [250, 500, 1_000, 2_000, 2_000, 2_000]);
+    }
+}

@@ -1,0 +1,102 @@
+//! Every period and deadline of the brain, and why it is as long as it is.
+
+use std::time::Duration;
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+// Membership.
+
+/// Heartbeats in a row that may go unheard before a proxy is taken for dead.
+pub(crate) const MISSED_HEARTBEATS: u32 = 4;
+/// How long a proxy may take for its first sign of life: a QUIC handshake, twice lost.
+pub(crate) const FIRST_CONTACT: Duration = ms(3_000);
+/// Longest patience with a proxy that was taken for dead and denied it: it doubles each time.
+pub(crate) const MAX_PATIENCE: Duration = ms(30_000);
+/// How often seeds and the dead are called, and a wrong belief of a proxy about itself is put right.
+pub(crate) const CALL_INTERVAL: Duration = ms(1_000);
+/// How often all records are told to one other proxy at random, so that no loss lasts.
+pub(crate) const EXCHANGE_INTERVAL: Duration = ms(5_000);
+/// How long the dead are remembered and called.
+pub(crate) const FORGET_DEAD: Duration = ms(600_000);
+/// How long a proxy waits for others before it announces itself alone.
+pub(crate) const READY_GRACE: Duration = ms(1_000);
+
+// Proximity.
+
+/// How often a proxy looks whether its distances changed.
+pub(crate) const PROXIMITY_CHECK: Duration = ms(500);
+/// How often distances are published although they did not change.
+pub(crate) const PROXIMITY_REFRESH: Duration = ms(10_000);
+
+// Rendezvous.
+
+/// How long a RAP believes a count: three refreshes and some.
+pub(crate) const COUNT_LIFETIME: Duration = ms(95_000);
+/// For how long after its start, or after a proxy's death gave it new groups, a RAP does not take
+/// its ignorance for an answer: JAPs need a round trip and their pacing to report.
+pub(crate) const WARM_UP: Duration = ms(1_500);
+/// How long a packet is held in warm-up: less than the datapath keeps it (a second).
+pub(crate) const HOLD: Duration = ms(800);
+/// Least time between two pushes of one group's list.
+pub(crate) const PUSH_INTERVAL: Duration = ms(200);
+/// How long an ingress may use a list before it asks again.
+pub(crate) const LIST_FRESH: Duration = ms(30_000);
+/// How long an ingress that asked is told of changes.
+pub(crate) const ASKER_LIFETIME: Duration = ms(90_000);
+/// Within this time the same list is not sent twice to the same ingress: the packets that it
+/// forwarded before the list arrived do not each earn one. Less than a refusal lasts.
+pub(crate) const LIST_REPEAT: Duration = ms(300);
+
+// Ingress.
+
+/// How long a RAP may take to answer, at least; else three round trips.
+pub(crate) const RESOLVE_RETRY: Duration = ms(250);
+/// How long a refusal is believed.
+pub(crate) const NEGATIVE_LIFETIME: Duration = ms(500);
+/// How long an entry lives without use.
+pub(crate) const INGRESS_IDLE: Duration = ms(300_000);
+/// How long a JAP that said that it has no target is left out of lists that still name it, and how
+/// soon such a list is asked for again.
+pub(crate) const DISTRUST: Duration = ms(1_000);
+
+// Join.
+
+/// Shortest and longest keep-alive interval; between them it grows with the number of targets.
+pub(crate) const KEEP_ALIVE_MIN: Duration = ms(1_000);
+/// See [`KEEP_ALIVE_MIN`].
+pub(crate) const KEEP_ALIVE_MAX: Duration = ms(15_000);
+/// Keep-alives per second that a proxy is willing to answer: the interval follows.
+pub(crate) const KEEP_ALIVES_PER_SECOND: u32 = 200;
+/// What a lease lasts beyond two keep-alive intervals.
+pub(crate) const LEASE_SLACK: Duration = ms(1_000);
+/// How long a connection without a target is kept.
+pub(crate) const IDLE_AGENT: Duration = ms(30_000);
+/// How often an agent is pinged at most while flows are placed on its targets.
+pub(crate) const PING_INTERVAL: Duration = ms(250);
+/// How long an agent may take to answer a ping, at least; else three round trips.
+pub(crate) const PING_DEADLINE: Duration = ms(150);
+/// How long it may take while its round-trip time is unknown.
+pub(crate) const FIRST_PING_DEADLINE: Duration = ms(1_000);
+/// Unanswered pings in a row after which an agent is taken for dead.
+pub(crate) const UNANSWERED_PINGS: u8 = 2;
+/// First and longest time between two probes of a service that is down; it doubles.
+pub(crate) const PROBE_BACKOFF_MIN: Duration = ms(250);
+/// See [`PROBE_BACKOFF_MIN`].
+pub(crate) const PROBE_BACKOFF_MAX: Duration = ms(2_000);
+/// When the answer to a probe is taken for lost: the datapath gives up after a second.
+pub(crate) const PROBE_LOST: Duration = ms(1_500);
+/// How long the flows of a target that left may go on.
+pub(crate) const LEAVING: Duration = ms(300_000);
+/// What agents are told when a drain begins.
+pub(crate) const DRAIN_NOTICE: Duration = ms(5_000);
+
+// Reports.
+
+/// How often a report is repeated although nothing changed.
+pub(crate) const REPORT_REFRESH: Duration = ms(30_000);
+/// When an unacknowledged report is repeated first; the time doubles up to the refresh.
+pub(crate) const REPORT_REPEAT: Duration = ms(1_000);
+/// Mean time between two steps of paced work.
+pub(crate) const STEP: Duration = ms(20);
