@@ -24,7 +24,8 @@
 //! | `namespace`, `network`, `process` | making it |
 //! | `boot`, `keeper`, `control` | the lab's own processes, and talking to them |
 //! | `linkemu` | delay, jitter, loss, rate and reordering |
-//! | `lab`, `host`, `join`, `clients`, `capture`, `wait` | the library that tests use |
+//! | `tool` | what clients and targets run where Debian has no program for it |
+//! | `lab`, `host`, `join`, `clients`, `stream`, `capture`, `wait` | the library that tests use |
 
 pub mod boot;
 mod capture;
@@ -44,7 +45,9 @@ mod plan;
 pub mod process;
 mod programs;
 mod readiness;
+mod stream;
 pub mod testing;
+pub mod tool;
 pub mod topology;
 mod wait;
 
@@ -56,5 +59,7 @@ pub use join::{Join, JoinError, Joined};
 pub use lab::{BootTimes, Lab, Options, UpError, default_state_base};
 pub use programs::{MissingProgram, PROGRAMS_VARIABLE};
 pub use readiness::NotReady;
+pub use stream::{Questions, Stream, StreamError};
+pub use tool::{Answered, Heard, clock};
 pub use topology::Topology;
 pub use wait::{TimedOut, wait_for, wait_until};

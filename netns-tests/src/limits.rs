@@ -40,3 +40,8 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Time between two looks of [`crate::wait_until`] at its condition.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Questions of one `pias-lab tool ask` that may wait for their answers at
+/// once, each on a thread of its own. A pace and a patience that allow more are
+/// refused.
+pub const MAX_QUESTIONS: u128 = 128;

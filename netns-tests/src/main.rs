@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 use pias_lab::boot::{self, Stage};
 use pias_lab::process::log_path;
-use pias_lab::{Lab, Options, Topology, default_state_base, keeper};
+use pias_lab::{Lab, Options, Topology, default_state_base, keeper, tool};
 
 /// A small Internet on one machine: real routing daemons, servers and clients
 /// in network namespaces.
@@ -73,6 +73,9 @@ enum Task {
     /// Change, cut or restore a link
     #[command(subcommand)]
     Link(LinkTask),
+    /// What clients and targets of the scenarios run
+    #[command(subcommand, hide = true)]
+    Tool(tool::Tool),
     /// A stage of the lab's own boot
     #[command(hide = true)]
     Stage(StageArguments),
@@ -149,6 +152,7 @@ fn perform(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Task::Up(arguments) => up(cli, arguments)?,
         Task::Stage(arguments) => return run_stage(arguments),
+        Task::Tool(tool) => tool::run(tool)?,
         Task::Exec { host, command } => {
             let error = attach(cli)?.host(host).command(command)?.exec();
             return Err(error).context("nsenter");

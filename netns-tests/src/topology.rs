@@ -58,6 +58,9 @@ pub struct Topology {
     /// Processes beyond those that a host's role brings.
     #[serde(default, rename = "process")]
     pub processes: Vec<ProcessSpec>,
+    /// Groups with another policy than `nearest`, the same on every proxy.
+    #[serde(default, rename = "group")]
+    pub groups: Vec<GroupSpec>,
 }
 
 /// The service's prefixes.
@@ -113,6 +116,10 @@ pub struct HostSpec {
     /// Proxies: the addresses of NAT delivery, at most one per family.
     #[serde(default)]
     pub nat: Vec<IpAddr>,
+    /// Proxies: the addresses that other proxies use, at most one per family;
+    /// by default all of its addresses on the POP's LAN.
+    #[serde(default)]
+    pub unicast: Vec<IpAddr>,
 }
 
 /// A POP's LAN: a bridge called `lan` in the router, a port per member.
@@ -178,6 +185,16 @@ pub struct ProcessSpec {
     pub name: String,
     /// The program and its arguments.
     pub command: Vec<String>,
+}
+
+/// A group as piasd's configuration has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupSpec {
+    /// `AA:port`.
+    pub address: String,
+    /// `nearest`, `balanced` or `random`.
+    pub policy: String,
 }
 
 fn ethernet_mtu() -> u16 {

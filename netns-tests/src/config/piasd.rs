@@ -15,8 +15,13 @@ pub(crate) fn plan(topology: &Topology, host: &HostSpec, plan: &mut HostPlan, pr
     plan.processes.push(ProcessPlan::new("piasd", command));
 }
 
-/// The unicast addresses of a proxy: those of its port on the POP's LAN.
+/// The unicast addresses of a proxy: its own choice, or those of its port on
+/// the POP's LAN.
 pub(crate) fn unicast(topology: &Topology, proxy: &str) -> Vec<IpAddr> {
+    let chosen = topology.host(proxy).map(|host| host.unicast.as_slice()).unwrap_or_default();
+    if !chosen.is_empty() {
+        return chosen.to_vec();
+    }
     let members = topology.lans.iter().flat_map(|lan| &lan.members);
     members
         .filter(|member| member.host == proxy)
@@ -38,6 +43,13 @@ fn config(topology: &Topology, host: &HostSpec) -> String {
         .filter_map(|other| Some((&other.name, *unicast(topology, &other.name).first()?)))
         .map(|(name, address)| format!("    {{ name = \"{name}\", address = \"{address}\" }},\n"))
         .collect();
+    let groups: String = topology
+        .groups
+        .iter()
+        .map(|group| {
+            format!("\n[[group]]\naddress = \"{}\"\npolicy = \"{}\"\n", group.address, group.policy)
+        })
+        .collect();
     format!(
         "name    = \"{name}\"
 cluster = \"{cluster}\"
@@ -58,7 +70,7 @@ certificate-authority = \"/etc/pias/ca.pem\"
 certificate = \"/etc/pias/{name}.pem\"
 key = \"/etc/pias/{name}.key\"
 reset-key = \"/etc/pias/reset.key\"
-"
+{groups}"
     )
 }
 
@@ -70,16 +82,20 @@ fn list<T: ToString>(items: &[T]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topology::GroupSpec;
 
     #[test]
     fn a_proxy_knows_its_addresses_and_every_other_proxy() {
-        let topology = Topology::three_pops();
+        let mut topology = Topology::three_pops();
+        let (address, policy) = ("203.0.113.10:53".to_owned(), "random".to_owned());
+        topology.groups.push(GroupSpec { address, policy });
         let host = topology.host("fra1").expect("fra1 is in the topology");
         let text = config(&topology, host);
         let parsed: toml::Table = text.parse().expect("valid TOML");
         assert_eq!(parsed["cluster"].as_str(), Some("fra"));
         assert_eq!(parsed["proxy"]["unicast"][0].as_str(), Some("198.51.100.11"));
         assert_eq!(parsed["proxy"]["nat"][1].as_str(), Some("2001:db8:1:100::11"));
+        assert_eq!(parsed["group"][0]["policy"].as_str(), Some("random"));
         assert_eq!(parsed["overlay"]["seeds"].as_array().map(Vec::len), Some(5));
     }
 }
