@@ -1,5 +1,7 @@
 //! `pias-lab`: the lab from the command line.
 
+mod demo;
+
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
@@ -76,6 +78,9 @@ enum Task {
     /// What clients and targets of the scenarios run
     #[command(subcommand, hide = true)]
     Tool(tool::Tool),
+    /// Run the main job on real traffic in a lab of its own, and say what
+    /// happened
+    Demo,
     /// A stage of the lab's own boot
     #[command(hide = true)]
     Stage(StageArguments),
@@ -152,6 +157,10 @@ fn perform(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Task::Up(arguments) => up(cli, arguments)?,
         Task::Stage(arguments) => return run_stage(arguments),
+        Task::Demo => {
+            let state = cli.state_dir.clone();
+            demo::run(&state.unwrap_or_else(|| default_state_base().join("demo")))?;
+        }
         Task::Tool(tool) => tool::run(tool)?,
         Task::Exec { host, command } => {
             let error = attach(cli)?.host(host).command(command)?.exec();
