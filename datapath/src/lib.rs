@@ -16,16 +16,39 @@
 //!
 //! | module | subject |
 //! | --- | --- |
-//! | [`packet`] | a packet in its buffer, and what is left to offload |
-//! | [`pipeline`] | the verdicts: ingress, rendezvous, join, return, ICMP |
-//! | [`counters`], [`drop_reason`] | what happened to packets |
-//! | [`limits`] | every bound of this crate |
-//! | [`explain`] | where a packet would go, and why |
+//! | [`pipeline`] | the decisions: ingress, rendezvous, join, return, ICMP |
+//! | [`packet`], [`wire`], [`checksum`], [`classify`] | a packet in its buffer, and what it is |
+//! | [`rewrite`], [`split`] | changes of packets |
+//! | [`icmp_error`], [`icmp_translate`], [`tcp_reset`] | answers, and errors on their way |
+//! | [`table`], [`flow`], [`fragment`], [`parking`] | what is known |
+//! | [`health`], [`probe`] | what targets show of themselves |
+//! | [`rate`], [`limits`], [`slots`] | bounds |
+//! | [`counters`], [`drop_reason`], [`explain`] | what an operator sees |
+//! | [`engine`] | the I/O around the pipeline: TUN device and tunnel sockets |
 
+pub mod checksum;
+pub mod classify;
 pub mod counters;
 pub mod drop_reason;
 pub mod engine;
 pub mod explain;
+pub mod flow;
+pub mod fragment;
+pub mod health;
+pub mod icmp_error;
+pub mod icmp_translate;
 pub mod limits;
 pub mod packet;
+pub mod parking;
 pub mod pipeline;
+pub mod probe;
+pub mod rate;
+pub mod rewrite;
+pub mod slots;
+pub mod split;
+pub mod table;
+pub mod tcp_reset;
+pub mod wire;
+
+#[cfg(test)]
+mod testing;

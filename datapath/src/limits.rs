@@ -54,3 +54,100 @@ pub const MAX_SIDE: usize = 1024;
 
 /// How long a packet waits for the overlay; then `parked_expired`.
 pub const PARKED_FOR: Duration = Duration::from_secs(1);
+
+/// How long a pinned or NATed UDP flow lives without a packet (RFC 4787 REQ-5 recommends 5 min).
+pub const UDP_IDLE: Duration = Duration::from_secs(300);
+
+/// How long an established TCP flow lives without a packet (RFC 5382 REQ-5).
+pub const TCP_IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
+
+/// How long a closing TCP flow lives without a packet (RFC 5382 REQ-5: transitory).
+pub const TCP_CLOSING: Duration = Duration::from_secs(240);
+
+/// How long a TCP flow lives whose SYN nobody answers. Shorter than RFC 5382 REQ-5's transitory
+/// 4 min: a SYN is retransmitted long before, and a flood of them must not hold ports.
+pub const TCP_OPENING: Duration = Duration::from_secs(30);
+
+/// After this long a closing flow's port may serve a new flow, where no other port is found.
+pub const PORT_REST: Duration = Duration::from_secs(1);
+
+/// Slots of each flow table that one tick looks at for age: 2^19 of them in 6.4 s at 50 ms a tick.
+pub const AGED_PER_TICK: usize = 4096;
+
+/// Entries that a full table samples to find one to evict.
+pub const EVICTION_SAMPLE: usize = 16;
+
+/// Ports that are tried for a new flow; then `nat_ports_exhausted`.
+pub const PORT_PROBES: u16 = 128;
+
+/// NAT ports of flows: all that RFC 6335 does not call system ports, less those of probes.
+pub const FLOW_PORTS: std::ops::RangeInclusive<u16> = 1024..=65_023;
+
+/// NAT ports of probes, kept apart so that a probe never meets a flow.
+pub const PROBE_PORTS: std::ops::RangeInclusive<u16> = 65_024..=65_535;
+
+/// Probes under way; beyond, a probe is not begun, and the overlay asks again.
+pub const MAX_PROBES: usize = 256;
+
+/// How long a probe waits for an answer.
+pub const PROBE_FOR: Duration = Duration::from_secs(1);
+
+/// How often an unanswered probe is sent again.
+pub const PROBE_EVERY: Duration = Duration::from_millis(200);
+
+/// How long a new flow may stay unanswered before that is held against its target.
+pub const ANSWER_WITHIN: Duration = Duration::from_millis(200);
+
+/// How soon after its first a flow's second packet tells that the first stays unanswered. Sooner,
+/// it is one of a pair: stub resolvers send two questions at once.
+pub const PAIR_WITHIN: Duration = Duration::from_millis(20);
+
+/// Unanswered new flows in a row that make a target silent.
+pub const SILENT_AFTER: u32 = 3;
+
+/// New flows that are watched for their first answer; beyond, a flow is not watched.
+pub const MAX_WATCHED: usize = 65_536;
+
+/// Watched flows that one tick looks at; the rest next time.
+pub const JUDGED_PER_TICK: usize = 16_384;
+
+/// How long the place of a fragmented packet is kept (RFC 791: 15 s of reassembly; hosts take 30).
+pub const TRAIN_FOR: Duration = Duration::from_secs(30);
+
+/// How long a fragment waits for its first; then `fragment_orphan`.
+pub const HELD_FOR: Duration = Duration::from_secs(2);
+
+/// Fragments of one packet that wait: as many as 64 KiB have at the least IPv6 MTU, and some.
+pub const HELD_PER_TRAIN: usize = 64;
+
+/// How long a learnt path MTU is believed (RFC 1191 section 6.3, RFC 8201 section 4).
+pub const PATH_MTU_FOR: Duration = Duration::from_secs(600);
+
+/// The least path MTU that is believed: that of IPv6 less a tunnel header, so that a forged
+/// ICMP message cannot make packets arbitrarily small.
+pub const LEAST_PATH_MTU: u16 = 576;
+
+/// Least time between two pin notices for one flow.
+pub const PIN_EVERY: Duration = Duration::from_millis(100);
+
+/// Answers and notices a second, and at once; beyond: `rate_limited`.
+pub mod rates {
+    /// Echo replies.
+    pub const ECHO: (u64, u64) = (2_000, 1_000);
+    /// Resets.
+    pub const RESET: (u64, u64) = (5_000, 2_000);
+    /// ICMP errors of any kind (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 f).
+    pub const ICMP_ERROR: (u64, u64) = (2_000, 1_000);
+    /// Pin notices.
+    pub const PIN: (u64, u64) = (50_000, 10_000);
+    /// Hints about agents.
+    pub const AGENT: (u64, u64) = (100, 100);
+    /// Uses of one target.
+    pub const TARGET_USED: (u64, u64) = (5, 1);
+    /// Refusals of one target.
+    pub const TARGET_REFUSES: (u64, u64) = (10, 5);
+    /// Silences of one target.
+    pub const TARGET_SILENT: (u64, u64) = (5, 2);
+    /// Uses of one group's ingress entry.
+    pub const INGRESS_USED: (u64, u64) = (1, 1);
+}

@@ -111,10 +111,11 @@ impl Outbox {
         let to = SocketAddr::new(tunnel, GENEVE_PORT);
         match cut {
             Cut::Whole(bytes) => {
-                pool.push(lane, to, &mut self.report, header_len + bytes.len(), |out| {
+                let len = header_len + bytes.len();
+                pool.push(lane, to, &mut self.report, len, |out| {
                     out.extend_from_slice(header);
                     out.extend_from_slice(bytes);
-                })
+                });
             }
             Cut::Segments(segments) => {
                 for index in 0..segments.count() {

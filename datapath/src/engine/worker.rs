@@ -1,7 +1,7 @@
 //! The engine's thread: the loop, and what is done with a verdict.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     time::{Duration, Instant},
 };
@@ -138,13 +138,13 @@ impl Worker {
         let mut inbox = self.backlog;
         for event in ready {
             match event.data() {
-                DEVICE => self.from_device()?,
+                DEVICE => self.serve_device()?,
                 INBOX => inbox = true,
-                receiver => self.from_tunnel(receiver as usize),
+                receiver => self.serve_tunnel(receiver as usize),
             }
         }
         if inbox {
-            self.from_inbox();
+            self.serve_inbox();
         }
         let now = self.forward.now();
         if now >= self.next_tick {
@@ -167,7 +167,7 @@ impl Worker {
         EpollTimeout::try_from(millis as i32).unwrap_or(EpollTimeout::ZERO)
     }
 
-    fn from_device(&mut self) -> Result<(), EngineFailure> {
+    fn serve_device(&mut self) -> Result<(), EngineFailure> {
         let now = self.forward.now();
         for _ in 0..BATCH {
             match self.forward.device.read(&mut self.packet).map_err(EngineFailure::Device)? {
@@ -175,14 +175,14 @@ impl Worker {
                 Read::Malformed => {
                     self.forward.pipeline.count_drops(DropReason::Malformed, 1);
                 }
-                Read::Packet => self.forward.from_device(&mut self.packet, now),
+                Read::Packet => self.forward.device_packet(&mut self.packet, now),
             }
         }
         Ok(())
     }
 
     /// Joins what follows each other, and handles it as one.
-    fn from_tunnel(&mut self, receiver: usize) {
+    fn serve_tunnel(&mut self, receiver: usize) {
         let Some(receiver) = self.receivers.get_mut(receiver) else { return };
         let (train, forward) = (&mut self.train, &mut self.forward);
         let now = forward.now();
@@ -204,17 +204,17 @@ impl Worker {
                     continue;
                 }
                 if let Some((source, header)) = before.replace((source, header)) {
-                    forward.from_tunnel(source, &header, train.take(), now);
+                    forward.tunnel_packet(source, &header, train.take(), now);
                 }
                 train.begin(inner);
             }
             if let Some((source, header)) = before {
-                forward.from_tunnel(source, &header, train.take(), now);
+                forward.tunnel_packet(source, &header, train.take(), now);
             }
         }
     }
 
-    fn from_inbox(&mut self) {
+    fn serve_inbox(&mut self) {
         self.inbox.quiet();
         let forward = &mut self.forward;
         let now = forward.now();
@@ -260,19 +260,13 @@ impl Forward {
         Time::ZERO + self.started.elapsed()
     }
 
-    fn from_device(&mut self, packet: &mut Packet, now: Time) {
+    fn device_packet(&mut self, packet: &mut Packet, now: Time) {
         let verdict = self.pipeline.from_tun(packet, now, &mut self.side);
         self.execute(verdict, packet);
         self.drain_side();
     }
 
-    fn from_tunnel(
-        &mut self,
-        source: std::net::IpAddr,
-        header: &Header,
-        packet: &mut Packet,
-        now: Time,
-    ) {
+    fn tunnel_packet(&mut self, source: IpAddr, header: &Header, packet: &mut Packet, now: Time) {
         let verdict = self.pipeline.from_tunnel(source, header, packet, now, &mut self.side);
         self.execute(verdict, packet);
         self.drain_side();

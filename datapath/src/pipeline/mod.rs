@@ -1,24 +1,60 @@
 //! What happens to a packet.
+//!
+//! ```text
+//! from_tun ───── to an anycast address ──► ingress ──┬─► tunnel (JAP or RAP)
+//!           │                                        └─► join ──► TUN      this proxy is the JAP
+//!           └─── to a NAT address ───────► returning ──► TUN
+//! from_tunnel ── with RESOLVE ───────────► parked, event Resolve           this proxy is a RAP
+//!           ├─── with PIN ───────────────► the flow is pinned              this proxy is an ingress
+//!           └─── else ───────────────────► join ──► TUN                    this proxy is the JAP
+//! apply ──────── verdicts on parked packets ──► tunnel, join, or a refusal
+//! ```
+//! Each way is a file; what several of them use is in [`answers`], [`tunnel`] and [`trains`].
 
+mod answers;
+mod icmp;
+mod ingress;
+mod join;
+mod returning;
+mod tick;
+mod trains;
+mod tunnel;
+mod updates;
 mod verdict;
+mod views;
 
-use std::net::{IpAddr, SocketAddr};
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use pias_protocol::{
-    forwarding::ForwardingUpdate,
-    geneve,
-    group::GroupKey,
-    ids::{ProxyId, TargetId},
+    PIAS_PORT,
+    forwarding::ForwardingEvent,
+    geneve::{self, Flags},
+    group::{GroupKey, Protocol},
+    ids::ProxyId,
     time::Time,
 };
-use serde::Serialize;
 
 pub use verdict::{Side, Verdict};
+pub use views::{FlowRole, FlowView, Occupancy};
 
 use crate::{
-    counters::Counters, drop_reason::DropReason, explain::Explanation, limits::Limits,
+    classify::{Kind, Prefixes, View, is_host},
+    counters::{Counters, Path},
+    drop_reason::DropReason,
+    flow::{ingress::IngressTable, nat::NatTable},
+    fragment::{Fragments, TrainKey},
+    health::Watch,
+    limits::{Limits, rates},
     packet::Packet,
+    parking::Parking,
+    probe::Probes,
+    rate::Bucket,
+    slots::Handle,
+    table::Table,
 };
 
 /// What a pipeline is told once.
@@ -44,7 +80,45 @@ pub struct PipelineConfig {
 /// The tables of one proxy and what they do to packets. One engine owns it.
 pub struct Pipeline {
     config: PipelineConfig,
+    prefixes: Prefixes,
+    table: Table,
+    pins: IngressTable,
+    nat: NatTable,
+    parking: Parking,
+    fragments: Fragments,
+    watch: Watch,
+    probes: Probes,
+    rates: Rates,
     counters: Counters,
+    /// The next identification for packets that may be fragmented.
+    next_id: u32,
+    /// The least underlay MTU towards any peer: what fits it needs no look at the peer.
+    least_mtu: u16,
+    /// Peers whose path has shown an MTU of its own.
+    learnt: Vec<Handle>,
+}
+
+struct Rates {
+    echo: Bucket,
+    reset: Bucket,
+    error: Bucket,
+    pin: Bucket,
+    agent: Bucket,
+}
+
+impl Rates {
+    const fn new() -> Self {
+        const fn bucket((rate, burst): (u64, u64)) -> Bucket {
+            Bucket::new(rate, burst)
+        }
+        Self {
+            echo: bucket(rates::ECHO),
+            reset: bucket(rates::RESET),
+            error: bucket(rates::ICMP_ERROR),
+            pin: bucket(rates::PIN),
+            agent: bucket(rates::AGENT),
+        }
+    }
 }
 
 #[allow(clippy::wrong_self_convention, reason = "`from_tun` says where a packet came from")]
@@ -52,34 +126,79 @@ impl Pipeline {
     /// A pipeline with empty tables.
     #[must_use]
     pub fn new(config: PipelineConfig) -> Self {
-        Self { config, counters: Counters::default() }
+        let (limits, seed) = (config.limits, config.seed);
+        Self {
+            prefixes: Prefixes::new(&config.anycast),
+            table: Table::new(config.self_id, limits),
+            pins: IngressTable::new(limits.ingress_flows, seed),
+            nat: NatTable::new(limits, seed),
+            parking: Parking::new(limits),
+            fragments: Fragments::new(limits),
+            watch: Watch::default(),
+            probes: Probes::new(seed),
+            rates: Rates::new(),
+            counters: Counters::default(),
+            next_id: seed as u32,
+            least_mtu: config.underlay_mtu,
+            learnt: Vec::new(),
+            config,
+        }
     }
 
     /// A packet that the kernel routed into the TUN device.
-    pub fn from_tun(&mut self, _packet: &mut Packet, _now: Time, _side: &mut Side) -> Verdict {
-        self.drop_for(DropReason::NotOurs)
+    pub fn from_tun(&mut self, packet: &mut Packet, now: Time, side: &mut Side) -> Verdict {
+        let view = match self.read(packet) {
+            Ok(view) => view,
+            Err(reason) => return self.drop_for(reason),
+        };
+        let to_nat = self.config.nat.contains(&view.ip.destination);
+        if !to_nat && !self.prefixes.contains(view.ip.destination) {
+            return self.drop_for(DropReason::NotOurs);
+        }
+        let train = TrainKey::of(&view.ip, false);
+        if let (Kind::LaterFragment, Some(train)) = (view.kind, train) {
+            return self.later_fragment(train, packet, &view, now, side);
+        }
+        let verdict = if to_nat {
+            self.from_target(packet, &view, now, side)
+        } else {
+            self.to_anycast(packet, &view, now, side)
+        };
+        self.conclude(train, verdict, packet, now, side)
     }
 
     /// A packet that another proxy sent; `packet` is what stood behind the Geneve header.
     pub fn from_tunnel(
         &mut self,
-        _outer_source: IpAddr,
-        _header: &geneve::Header,
-        _packet: &mut Packet,
-        _now: Time,
-        _side: &mut Side,
+        outer_source: IpAddr,
+        header: &geneve::Header,
+        packet: &mut Packet,
+        now: Time,
+        side: &mut Side,
     ) -> Verdict {
-        self.drop_for(DropReason::NotOurs)
+        let Some(peer) = self.table.peer_at(outer_source) else {
+            return self.drop_for(DropReason::UnknownPeer);
+        };
+        if header.option.is_some_and(|option| option.flags.contains(Flags::PIN)) {
+            return self.pin_notice(peer, packet, now);
+        }
+        let view = match self.read(packet) {
+            Ok(view) => view,
+            Err(reason) => return self.drop_for(reason),
+        };
+        if view.ip.is_v6() != (header.inner == geneve::Inner::Ipv6) {
+            return self.drop_for(DropReason::TunnelMalformed);
+        }
+        if !self.prefixes.contains(view.ip.destination) {
+            return self.drop_for(DropReason::OutsidePrefix);
+        }
+        let train = TrainKey::of(&view.ip, true);
+        if let (Kind::LaterFragment, Some(train)) = (view.kind, train) {
+            return self.later_fragment(train, packet, &view, now, side);
+        }
+        let verdict = self.from_peer(peer, header, packet, &view, now, side);
+        self.conclude(train, verdict, packet, now, side)
     }
-
-    /// Applies what the overlay says. Packets that it frees come out through `side`.
-    pub fn apply(&mut self, _update: ForwardingUpdate, _now: Time, _side: &mut Side) {}
-
-    /// Ages tables in bounded steps; to be called about every 50 ms.
-    pub fn tick(&mut self, _now: Time, _side: &mut Side) {}
-
-    /// The path to a peer carries only packets of `mtu` octets, as its sockets learnt.
-    pub fn path_mtu(&mut self, _peer_tunnel: IpAddr, _mtu: u16, _now: Time) {}
 
     /// What happened to packets so far.
     #[must_use]
@@ -92,81 +211,50 @@ impl Pipeline {
         self.counters.count_drops(reason, packets);
     }
 
-    /// Up to `limit` flows that pass here.
-    #[must_use]
-    pub fn flows(&self, _limit: usize, _now: Time) -> Vec<FlowView> {
-        Vec::new()
+    /// Parses a packet, cuts what follows it, and checks its source.
+    fn read(&self, packet: &mut Packet) -> Result<View, DropReason> {
+        let view = View::parse(packet.bytes())?;
+        packet.set_len(view.ip.end);
+        if is_host(view.ip.source) && !self.is_ours(view.ip.source) {
+            Ok(view)
+        } else {
+            Err(DropReason::BadSource)
+        }
     }
 
-    /// Where a packet of this client to this group would go that entered here, and why. Changes
-    /// nothing.
-    #[must_use]
-    pub fn explain(&self, client: SocketAddr, group: GroupKey, _now: Time) -> Explanation {
-        let _ = &self.config;
-        Explanation { client, group, steps: Vec::new() }
+    /// Whether an address is anycast, or a NAT address of this proxy: nobody else sends from it.
+    fn is_ours(&self, address: IpAddr) -> bool {
+        self.prefixes.contains(address) || self.config.nat.contains(&address)
     }
 
-    /// How full the tables are.
-    #[must_use]
-    pub fn occupancy(&self) -> Occupancy {
-        Occupancy::default()
+    fn nat_address(&self, v6: bool) -> Option<IpAddr> {
+        self.config.nat.iter().copied().find(|address| address.is_ipv6() == v6)
+    }
+
+    fn fresh_id(&mut self) -> u32 {
+        self.next_id = self.next_id.wrapping_add(1);
+        self.next_id
+    }
+
+    fn count(&mut self, path: Path) {
+        self.counters.count(path);
     }
 
     fn drop_for(&mut self, reason: DropReason) -> Verdict {
         self.counters.count_drop(reason);
         Verdict::Drop(reason)
     }
+
+    fn event(&mut self, event: impl Into<Option<ForwardingEvent>>, side: &mut Side) {
+        if let Some(event) = event.into()
+            && !side.push_event(event)
+        {
+            self.counters.count_drop(DropReason::EventQueueFull);
+        }
+    }
 }
 
-/// How full the tables are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Occupancy {
-    /// Flows pinned here as an ingress.
-    pub ingress_flows: usize,
-    /// Flows NATed here as a JAP.
-    pub nat_flows: usize,
-    /// Of these, flows that never heard from their target.
-    pub nat_embryonic: usize,
-    /// Packets that wait for the overlay.
-    pub parked: usize,
-    /// Fragments that wait for their first.
-    pub fragments_held: usize,
-}
-
-/// A flow that passes here, as an operator sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FlowView {
-    /// Who sends.
-    pub client: SocketAddr,
-    /// To which group.
-    pub group: GroupKey,
-    /// What this proxy is to the flow.
-    #[serde(flatten)]
-    pub role: FlowRole,
-    /// Seconds since the flow began here.
-    pub age_s: u64,
-    /// Seconds since its last packet.
-    pub idle_s: u64,
-}
-
-/// What this proxy is to a flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "role", rename_all = "snake_case")]
-pub enum FlowRole {
-    /// The flow enters here.
-    Ingress {
-        /// Its JAP.
-        proxy: ProxyId,
-    },
-    /// The flow is NATed here.
-    Join {
-        /// Which target has it.
-        lease: TargetId,
-        /// The target's address.
-        target: SocketAddr,
-        /// The source that the target sees.
-        nat: SocketAddr,
-        /// `opening`, `open`, `closing`.
-        state: &'static str,
-    },
+/// Whether a group is the proxies' own registration port.
+fn is_registration(group: &GroupKey) -> bool {
+    group.protocol == Protocol::Udp && group.port == PIAS_PORT
 }

@@ -1,0 +1,111 @@
+//! Flows: those that enter here ([`ingress`]), and those that are translated here ([`nat`]).
+
+pub mod ingress;
+pub mod nat;
+
+use std::{net::SocketAddr, time::Duration};
+
+use pias_protocol::{
+    group::Protocol,
+    hash::{FlowKey, mapped},
+    time::Time,
+};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::{
+    limits::{TCP_CLOSING, TCP_IDLE, TCP_OPENING, UDP_IDLE},
+    wire::tcp,
+};
+
+/// How far a flow has come, which says how long it lives without a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// UDP.
+    Datagrams,
+    /// TCP, a SYN has been seen.
+    Opening,
+    /// TCP, established.
+    Open,
+    /// TCP, closed by both sides, or reset.
+    Closing,
+}
+
+impl Phase {
+    /// The phase of a flow whose first packet has these TCP flags.
+    #[must_use]
+    pub const fn first(protocol: Protocol, flags: u8) -> Self {
+        match protocol {
+            Protocol::Udp => Self::Datagrams,
+            Protocol::Tcp if flags & tcp::SYN != 0 => Self::Opening,
+            Protocol::Tcp => Self::Open,
+        }
+    }
+
+    /// How long the flow lives without a packet.
+    #[must_use]
+    pub const fn idle(self) -> Duration {
+        match self {
+            Self::Datagrams => UDP_IDLE,
+            Self::Opening => TCP_OPENING,
+            Self::Open => TCP_IDLE,
+            Self::Closing => TCP_CLOSING,
+        }
+    }
+}
+
+/// The hash of a flow in this process's tables: seeded, so that nobody can aim at one bucket.
+#[must_use]
+pub fn table_hash(key: &FlowKey, seed: u64) -> u64 {
+    let mut bytes = [0_u8; 37];
+    bytes[0] = key.group.protocol.number();
+    write_socket(&mut bytes[1..19], key.client);
+    write_socket(&mut bytes[19..37], key.group.socket());
+    xxh3_64_with_seed(&bytes, seed)
+}
+
+/// The hash of a target's side of a flow.
+#[must_use]
+pub fn reverse_hash(protocol: Protocol, target: SocketAddr, nat_port: u16, seed: u64) -> u64 {
+    let mut bytes = [0_u8; 21];
+    bytes[0] = protocol.number();
+    write_socket(&mut bytes[1..19], target);
+    bytes[19..21].copy_from_slice(&nat_port.to_be_bytes());
+    xxh3_64_with_seed(&bytes, seed)
+}
+
+fn write_socket(out: &mut [u8], socket: SocketAddr) {
+    out[..16].copy_from_slice(&mapped(socket.ip()));
+    out[16..18].copy_from_slice(&socket.port().to_be_bytes());
+}
+
+/// Whether a flow last seen at `last` has outlived its phase.
+#[must_use]
+pub fn expired(phase: Phase, last: Time, now: Time) -> bool {
+    now.since(last) >= phase.idle()
+}
+
+/// Numbers that need to be spread, not secret: which slots to sample (splitmix64).
+#[derive(Clone, Copy, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// Dice of this seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`; 0 where that is 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        ((u128::from(self.roll()) * bound as u128) >> 64) as usize
+    }
+}

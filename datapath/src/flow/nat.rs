@@ -1,0 +1,453 @@
+//! Flows that are translated here.
+//!
+//! ```text
+//! forward   AC:x → AA:g           becomes   JAP:s → AT:r      found by (protocol, AC:x, AA:g)
+//! reverse   AT:r → JAP:s          becomes   AA:g → AC:x       found by (protocol, AT:r, s)
+//! ```
+//! A NAT port is taken per target address and port, so one port serves as many flows as there are
+//! targets.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hashbrown::HashTable;
+use pias_protocol::{
+    group::Protocol,
+    hash::{self, FlowKey},
+    ids::TargetId,
+    time::Time,
+};
+
+use super::{Dice, Phase, expired, reverse_hash, table_hash};
+use crate::{
+    drop_reason::DropReason,
+    limits::{AGED_PER_TICK, EVICTION_SAMPLE, FLOW_PORTS, Limits, PORT_PROBES, PORT_REST},
+    slots::{Handle, Slots},
+    wire::tcp,
+};
+
+/// A translated flow.
+#[derive(Clone, Copy, Debug)]
+pub struct NatFlow {
+    /// The client's side.
+    pub key: FlowKey,
+    /// Its target.
+    pub target: Handle,
+    /// The target's lease.
+    pub lease: TargetId,
+    /// Where the target is.
+    pub address: SocketAddr,
+    /// What the target sees as the source.
+    pub nat: SocketAddr,
+    /// The ingress, where it is another proxy.
+    pub ingress: Option<Handle>,
+    /// How far it has come.
+    pub phase: Phase,
+    /// Whether the target has ever sent anything.
+    pub answered: bool,
+    /// Whether its silence has been held against the target.
+    pub judged: bool,
+    /// When it began.
+    pub created: Time,
+    /// When its last packet came, of either side.
+    pub last: Time,
+    /// When the ingress was last told to pin it.
+    pub pinned: Option<Time>,
+    client_fin: bool,
+    target_fin: bool,
+    /// Its place among those that never heard from their target.
+    embryonic: u32,
+}
+
+impl NatFlow {
+    /// A segment of the client with these flags came.
+    pub fn from_client(&mut self, flags: u8, now: Time) {
+        self.last = now;
+        self.client_fin |= flags & tcp::FIN != 0;
+        self.advance(flags);
+    }
+
+    /// A segment of the target with these flags came.
+    pub fn from_target(&mut self, flags: u8, now: Time) {
+        self.last = now;
+        self.target_fin |= flags & tcp::FIN != 0;
+        if self.phase == Phase::Opening && flags & tcp::RST == 0 {
+            self.phase = Phase::Open;
+        }
+        self.advance(flags);
+    }
+
+    fn advance(&mut self, flags: u8) {
+        let over = flags & tcp::RST != 0 || (self.client_fin && self.target_fin);
+        if over && self.phase != Phase::Datagrams {
+            self.phase = Phase::Closing;
+        }
+    }
+}
+
+/// What a new flow is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct NewFlow {
+    /// The client's side.
+    pub key: FlowKey,
+    /// Its target.
+    pub target: Handle,
+    /// The target's lease.
+    pub lease: TargetId,
+    /// Where the target is.
+    pub address: SocketAddr,
+    /// The NAT address of its family.
+    pub nat: IpAddr,
+    /// The ingress, where it is another proxy.
+    pub ingress: Option<Handle>,
+}
+
+/// The translated flows of one JAP.
+#[derive(Debug)]
+pub struct NatTable {
+    flows: Slots<NatFlow>,
+    forward: HashTable<Handle>,
+    reverse: HashTable<Handle>,
+    embryonic: Vec<Handle>,
+    limits: Limits,
+    seed: u64,
+    dice: Dice,
+    cursor: usize,
+    evicted: u64,
+}
+
+impl NatTable {
+    /// A table of these limits.
+    #[must_use]
+    pub fn new(limits: Limits, seed: u64) -> Self {
+        Self {
+            flows: Slots::default(),
+            forward: HashTable::new(),
+            reverse: HashTable::new(),
+            embryonic: Vec::new(),
+            limits,
+            seed,
+            dice: Dice::new(!seed),
+            cursor: 0,
+            evicted: 0,
+        }
+    }
+
+    /// How many flows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// How many of them never heard from their target.
+    #[must_use]
+    pub fn embryonic(&self) -> usize {
+        self.embryonic.len()
+    }
+
+    /// How many flows were evicted since this was last asked.
+    pub fn take_evicted(&mut self) -> u64 {
+        std::mem::take(&mut self.evicted)
+    }
+
+    /// The flow of a client's packet.
+    #[must_use]
+    pub fn forward(&self, key: &FlowKey) -> Option<Handle> {
+        let hash = table_hash(key, self.seed);
+        self.forward
+            .find(hash, |&handle| self.flows.get(handle).is_some_and(|flow| flow.key == *key))
+            .copied()
+    }
+
+    /// The flow of a target's packet.
+    #[must_use]
+    pub fn reverse(&self, protocol: Protocol, target: SocketAddr, nat_port: u16) -> Option<Handle> {
+        let hash = reverse_hash(protocol, target, nat_port, self.seed);
+        self.reverse
+            .find(hash, |&handle| {
+                self.flows.get(handle).is_some_and(|flow| {
+                    flow.nat.port() == nat_port
+                        && flow.address == target
+                        && flow.key.group.protocol == protocol
+                })
+            })
+            .copied()
+    }
+
+    /// A flow, while it lives.
+    #[must_use]
+    pub fn get(&self, handle: Handle) -> Option<&NatFlow> {
+        self.flows.get(handle)
+    }
+
+    /// A flow, while it lives, to be changed.
+    pub fn get_mut(&mut self, handle: Handle) -> Option<&mut NatFlow> {
+        self.flows.get_mut(handle)
+    }
+
+    /// Begins a flow.
+    ///
+    /// # Errors
+    /// [`DropReason::NatPortsExhausted`] or [`DropReason::NatTableFull`].
+    pub fn open(&mut self, new: NewFlow, now: Time) -> Result<Handle, DropReason> {
+        let port = self.free_port(&new, now)?;
+        self.make_room(now)?;
+        let handle = self.flows.insert(NatFlow {
+            key: new.key,
+            target: new.target,
+            lease: new.lease,
+            address: new.address,
+            nat: SocketAddr::new(new.nat, port),
+            ingress: new.ingress,
+            phase: Phase::first(new.key.group.protocol, tcp::SYN),
+            answered: false,
+            judged: false,
+            created: now,
+            last: now,
+            pinned: None,
+            client_fin: false,
+            target_fin: false,
+            embryonic: self.embryonic.len() as u32,
+        });
+        self.embryonic.push(handle);
+        let (flows, seed) = (&self.flows, self.seed);
+        self.forward.insert_unique(table_hash(&new.key, seed), handle, |&other| {
+            flows.get(other).map_or(0, |flow| table_hash(&flow.key, seed))
+        });
+        let hash = reverse_hash(new.key.group.protocol, new.address, port, seed);
+        self.reverse.insert_unique(hash, handle, |&other| {
+            flows.get(other).map_or(0, |flow| reverse_hash_of(flow, seed))
+        });
+        Ok(handle)
+    }
+
+    /// A port that no flow to this target has; at worst that of a flow that is long over. The
+    /// start is hashed (RFC 6056 section 3.3.3), so that nobody guesses it from another's.
+    fn free_port(&mut self, new: &NewFlow, now: Time) -> Result<u16, DropReason> {
+        let (first, count) = (*FLOW_PORTS.start(), FLOW_PORTS.len() as u64);
+        let start = hash::mix(table_hash(&new.key, self.seed), self.seed) % count;
+        let mut resting: Option<(Time, u16, Handle)> = None;
+        for step in 0..u64::from(PORT_PROBES) {
+            let port = first + ((start + step) % count) as u16;
+            let Some(taken) = self.reverse(new.key.group.protocol, new.address, port) else {
+                return Ok(port);
+            };
+            if let Some(flow) = self.flows.get(taken)
+                && flow.phase == Phase::Closing
+                && now.since(flow.last) >= PORT_REST
+                && resting.is_none_or(|(last, ..)| flow.last < last)
+            {
+                resting = Some((flow.last, port, taken));
+            }
+        }
+        let (_, port, handle) = resting.ok_or(DropReason::NatPortsExhausted)?;
+        self.evict(handle);
+        Ok(port)
+    }
+
+    fn make_room(&mut self, now: Time) -> Result<(), DropReason> {
+        if self.embryonic.len() >= self.limits.nat_embryonic {
+            let start = self.dice.below(self.embryonic.len());
+            let oldest = (0..EVICTION_SAMPLE)
+                .filter_map(|step| self.embryonic.get((start + step) % self.embryonic.len()))
+                .copied()
+                .min_by_key(|&handle| self.flows.get(handle).map(|flow| flow.last));
+            self.evict(oldest.ok_or(DropReason::NatTableFull)?);
+        }
+        if self.flows.len() >= self.limits.nat_flows {
+            let victim = self.expendable(now).ok_or(DropReason::NatTableFull)?;
+            self.evict(victim);
+        }
+        Ok(())
+    }
+
+    /// Of a few flows the one that will be missed least; never an established TCP flow.
+    fn expendable(&mut self, now: Time) -> Option<Handle> {
+        let slots = self.flows.slots().max(1);
+        let start = self.dice.below(slots);
+        (0..EVICTION_SAMPLE)
+            .filter_map(|step| self.flows.at((start + step) % slots))
+            .filter(|(_, flow)| flow.phase != Phase::Open)
+            .max_by_key(|(_, flow)| {
+                let rank = match flow.phase {
+                    Phase::Closing => 2,
+                    _ if !flow.answered => 1,
+                    _ => 0,
+                };
+                (rank, now.since(flow.last))
+            })
+            .map(|(handle, _)| handle)
+    }
+
+    fn evict(&mut self, handle: Handle) {
+        self.remove(handle);
+        self.evicted += 1;
+    }
+
+    /// The target sent its first packet.
+    pub fn answered(&mut self, handle: Handle) {
+        if let Some(flow) = self.flows.get_mut(handle)
+            && !flow.answered
+        {
+            flow.answered = true;
+            let place = flow.embryonic;
+            self.leave_embryonic(place);
+        }
+    }
+
+    fn leave_embryonic(&mut self, place: u32) {
+        self.embryonic.swap_remove(place as usize);
+        if let Some(&moved) = self.embryonic.get(place as usize)
+            && let Some(flow) = self.flows.get_mut(moved)
+        {
+            flow.embryonic = place;
+        }
+    }
+
+    /// Ends a flow.
+    pub fn remove(&mut self, handle: Handle) {
+        let Some(&flow) = self.flows.get(handle) else { return };
+        if !flow.answered {
+            self.leave_embryonic(flow.embryonic);
+        }
+        if let Ok(entry) =
+            self.forward.find_entry(table_hash(&flow.key, self.seed), |&other| other == handle)
+        {
+            entry.remove();
+        }
+        let hash = reverse_hash_of(&flow, self.seed);
+        if let Ok(entry) = self.reverse.find_entry(hash, |&other| other == handle) {
+            entry.remove();
+        }
+        self.flows.remove(handle);
+    }
+
+    /// Ends flows that have outlived their phase, a bounded number of slots at a time.
+    pub fn age(&mut self, now: Time) {
+        let slots = self.flows.slots();
+        for _ in 0..AGED_PER_TICK.min(slots) {
+            self.cursor = (self.cursor + 1) % slots;
+            let old = self
+                .flows
+                .at(self.cursor)
+                .filter(|(_, flow)| expired(flow.phase, flow.last, now))
+                .map(|(handle, _)| handle);
+            if let Some(handle) = old {
+                self.remove(handle);
+            }
+        }
+    }
+
+    /// All flows.
+    pub fn iter(&self) -> impl Iterator<Item = &NatFlow> {
+        self.flows.iter().map(|(_, flow)| flow)
+    }
+}
+
+fn reverse_hash_of(flow: &NatFlow, seed: u64) -> u64 {
+    reverse_hash(flow.key.group.protocol, flow.address, flow.nat.port(), seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn new(client_port: u16, protocol: &str) -> NewFlow {
+        NewFlow {
+            key: FlowKey {
+                client: SocketAddr::new("192.0.2.1".parse().unwrap(), client_port),
+                group: format!("203.0.113.1:80/{protocol}").parse().unwrap(),
+            },
+            target: Slots::default().insert(()),
+            lease: TargetId(1),
+            address: "10.0.0.1:80".parse().unwrap(),
+            nat: "192.0.2.200".parse().unwrap(),
+            ingress: None,
+        }
+    }
+
+    fn table(nat_flows: usize, nat_embryonic: usize) -> NatTable {
+        NatTable::new(Limits { nat_flows, nat_embryonic, ..Limits::default() }, 42)
+    }
+
+    const START: Time = Time::from_micros(1_000_000);
+
+    #[test]
+    fn a_flow_is_found_from_both_sides() {
+        let mut table = table(100, 100);
+        let handle = table.open(new(5, "udp"), START).unwrap();
+        let flow = *table.get(handle).unwrap();
+        assert!(FLOW_PORTS.contains(&flow.nat.port()));
+        assert_eq!(table.forward(&flow.key), Some(handle));
+        assert_eq!(table.reverse(Protocol::Udp, flow.address, flow.nat.port()), Some(handle));
+        assert_eq!(table.reverse(Protocol::Tcp, flow.address, flow.nat.port()), None);
+        table.remove(handle);
+        assert_eq!((table.forward(&flow.key), table.len(), table.embryonic()), (None, 0, 0));
+    }
+
+    #[test]
+    fn a_flood_of_syns_evicts_its_own_kind() {
+        let mut table = table(64, 8);
+        let good: Vec<Handle> = (1..=20)
+            .map(|port| {
+                let handle = table.open(new(port, "tcp"), START).unwrap();
+                table.get_mut(handle).unwrap().from_target(tcp::SYN | tcp::ACK, START);
+                table.answered(handle);
+                handle
+            })
+            .collect();
+        for port in 1000..3000 {
+            table.open(new(port, "tcp"), START + Duration::from_secs(1)).unwrap();
+        }
+        assert_eq!((table.len(), table.embryonic()), (28, 8));
+        assert!(good.iter().all(|&handle| table.get(handle).is_some()));
+        assert_eq!(table.take_evicted(), 2000 - 8);
+    }
+
+    #[test]
+    fn a_table_full_of_established_flows_takes_no_more() {
+        let mut table = table(4, 4);
+        for port in 1..=4 {
+            let handle = table.open(new(port, "tcp"), START).unwrap();
+            table.get_mut(handle).unwrap().from_target(tcp::SYN | tcp::ACK, START);
+            table.answered(handle);
+        }
+        assert_eq!(table.open(new(9, "tcp"), START), Err(DropReason::NatTableFull));
+    }
+
+    #[test]
+    fn both_ends_must_finish_before_a_flow_closes() {
+        let mut table = table(4, 4);
+        let handle = table.open(new(1, "tcp"), START).unwrap();
+        let flow = table.get_mut(handle).unwrap();
+        flow.from_target(tcp::SYN | tcp::ACK, START);
+        flow.from_client(tcp::FIN | tcp::ACK, START);
+        assert_eq!(flow.phase, Phase::Open);
+        flow.from_target(tcp::FIN | tcp::ACK, START);
+        assert_eq!(flow.phase, Phase::Closing);
+        table.age(START + Duration::from_secs(239));
+        assert_eq!(table.len(), 1);
+        table.age(START + Duration::from_secs(240));
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn every_port_towards_one_target_is_used_before_none_is_left() {
+        let mut table = table(1 << 17, 1 << 17);
+        let opened = (0..FLOW_PORTS.len())
+            .filter(|&n| {
+                let mut flow = new(1 + (n % 60_000) as u16, "udp");
+                if n >= 60_000 {
+                    flow.key.client.set_ip("192.0.2.2".parse().unwrap());
+                }
+                table.open(flow, START).is_ok()
+            })
+            .count();
+        assert!(opened > 55_000, "only {opened} ports found");
+        let mut other = new(1, "udp");
+        other.address = "10.0.0.2:80".parse().unwrap();
+        other.key.client.set_ip("192.0.2.3".parse().unwrap());
+        assert!(table.open(other, START).is_ok(), "another target has all ports of its own");
+    }
+}

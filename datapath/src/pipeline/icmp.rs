@@ -1,0 +1,182 @@
+//! ICMP errors on their way, in both directions.
+
+use pias_protocol::{
+    PIAS_PORT,
+    forwarding::ForwardingEvent,
+    group::{GroupKey, Protocol},
+    hash::FlowKey,
+    time::Time,
+};
+
+use super::{Pipeline, Side, Verdict};
+use crate::{
+    classify::View,
+    counters::Path,
+    drop_reason::DropReason,
+    flow::nat::NatFlow,
+    health,
+    icmp_translate::{self, Translation},
+    packet::Packet,
+    parking::Arrival,
+    rewrite,
+    table::Place,
+    wire::{embedded::Embedded, icmp::Message, ip::Ip},
+};
+
+impl Pipeline {
+    /// An error about a packet to a target, from the target or a router before it: goes to the
+    /// client.
+    pub(super) fn error_at_nat(
+        &mut self,
+        packet: &mut Packet,
+        view: &View,
+        message: Message,
+        now: Time,
+        side: &mut Side,
+    ) -> Verdict {
+        let embedded = match icmp_translate::subject(packet.bytes(), &view.ip) {
+            Ok(embedded) => embedded,
+            Err(reason) => return self.drop_for(reason),
+        };
+        let (from, target) = (embedded.source, embedded.destination);
+        if from.ip() != view.ip.destination {
+            return self.drop_for(DropReason::IcmpUnrelated);
+        }
+        let known = self.nat.reverse(embedded.protocol, target, from.port());
+        let Some(&flow) = known.and_then(|handle| self.nat.get(handle)) else {
+            return self.error_about_probe(&embedded, message, side);
+        };
+        if message == Message::Unreachable {
+            let refused = health::refused(&mut self.table, flow.target, now);
+            self.event(refused, side);
+        }
+        let to = Translation {
+            outer: (flow.key.group.address, flow.key.client.ip()),
+            inner: (flow.key.client, flow.key.group.socket()),
+        };
+        self.translate_error(packet, &view.ip, &embedded, to, true)
+    }
+
+    fn error_about_probe(
+        &mut self,
+        embedded: &Embedded,
+        message: Message,
+        side: &mut Side,
+    ) -> Verdict {
+        if message != Message::Unreachable {
+            return self.drop_for(DropReason::IcmpUnrelated);
+        }
+        let (protocol, target) = (embedded.protocol, embedded.destination);
+        match self.probes.unreachable(protocol, target, embedded.source) {
+            Some(done) => {
+                self.event(done, side);
+                self.drop_for(DropReason::ProbeAnswer)
+            }
+            None => self.drop_for(DropReason::IcmpUnrelated),
+        }
+    }
+
+    /// An error about a packet that a client got from a group: goes to the flow's JAP, and there to
+    /// the target.
+    pub(super) fn error_at_anycast(
+        &mut self,
+        packet: &mut Packet,
+        view: &View,
+        message: Message,
+        arrival: Arrival,
+        now: Time,
+        side: &mut Side,
+    ) -> Verdict {
+        let embedded = match icmp_translate::subject(packet.bytes(), &view.ip) {
+            Ok(embedded) => embedded,
+            Err(reason) => return self.drop_for(reason),
+        };
+        let (anycast, client) = (embedded.source, embedded.destination);
+        if anycast.ip() != view.ip.destination {
+            return self.drop_for(DropReason::IcmpUnrelated);
+        }
+        if anycast.port() == PIAS_PORT && embedded.protocol == Protocol::Udp {
+            return self.error_about_agent(&embedded, message, now, side);
+        }
+        let group =
+            GroupKey { address: anycast.ip(), port: anycast.port(), protocol: embedded.protocol };
+        let key = FlowKey { client, group };
+        let known = self.nat.forward(&key).and_then(|handle| self.nat.get(handle)).copied();
+        match known {
+            Some(flow) => self.error_to_target(packet, view, &embedded, &flow, arrival),
+            None if arrival.tunnelled => self.drop_for(DropReason::IcmpUnrelated),
+            None => self.error_to_join(view, &key),
+        }
+    }
+
+    fn error_about_agent(
+        &mut self,
+        embedded: &Embedded,
+        message: Message,
+        now: Time,
+        side: &mut Side,
+    ) -> Verdict {
+        if message != Message::Unreachable {
+            return self.drop_for(DropReason::IcmpIgnored);
+        }
+        if !self.rates.agent.allow(now) {
+            return self.drop_for(DropReason::RateLimited);
+        }
+        self.event(ForwardingEvent::AgentUnreachable(embedded.destination), side);
+        self.count(Path::Registration);
+        Verdict::Answered
+    }
+
+    fn error_to_target(
+        &mut self,
+        packet: &mut Packet,
+        view: &View,
+        embedded: &Embedded,
+        flow: &NatFlow,
+        arrival: Arrival,
+    ) -> Verdict {
+        let to = Translation {
+            outer: (flow.nat.ip(), flow.address.ip()),
+            inner: (flow.address, flow.nat),
+        };
+        self.translate_error(packet, &view.ip, embedded, to, arrival.tunnelled)
+    }
+
+    /// As an ingress: to where the flow is pinned, or would be placed.
+    fn error_to_join(&mut self, view: &View, key: &FlowKey) -> Verdict {
+        let hash = key.hash();
+        let pinned = self.pins.get(key).map(|flow| flow.peer);
+        let handle = pinned.filter(|&peer| self.table.peer(peer).is_some()).or_else(|| match self
+            .table
+            .place(&key.group, hash)
+        {
+            Place::Join(peer) => Some(peer),
+            _ => None,
+        });
+        match handle.and_then(|handle| self.table.peer(handle)) {
+            Some(peer) => {
+                let verdict = Self::to_peer(peer.tunnel, hash, &view.ip, None);
+                self.count(Path::IngressDirect);
+                verdict
+            }
+            None => self.drop_for(DropReason::IcmpUnrelated),
+        }
+    }
+
+    fn translate_error(
+        &mut self,
+        packet: &mut Packet,
+        ip: &Ip,
+        embedded: &Embedded,
+        to: Translation,
+        forwarded: bool,
+    ) -> Verdict {
+        // No error is sent about an error, so one whose life is over just ends.
+        if forwarded && !rewrite::decrement_ttl(packet.bytes_mut(), ip) {
+            return self.drop_for(DropReason::Unanswerable);
+        }
+        icmp_translate::translate(packet.bytes_mut(), ip, embedded, to);
+        self.count(Path::IcmpTranslated);
+        Verdict::Tun
+    }
+}

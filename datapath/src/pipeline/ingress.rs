@@ -1,0 +1,240 @@
+//! A client's packet that entered here.
+
+use pias_protocol::{
+    forwarding::ForwardingEvent,
+    geneve::{Flags, PiasOption},
+    group::{GroupKey, Protocol},
+    hash::{FlowHash, FlowKey},
+    ids::ParkedId,
+    time::Time,
+};
+
+use super::{Pipeline, Side, Verdict, is_registration};
+use crate::{
+    classify::{Kind, Transport, View},
+    counters::Path,
+    drop_reason::DropReason,
+    flow::{Phase, ingress::Pinned},
+    icmp_error::{self, Problem},
+    packet::Packet,
+    parking::{Arrival, Ingress},
+    slots::Handle,
+    table::Place,
+    wire::{embedded::Embedded, icmp::Message, tcp, udp},
+};
+
+/// A packet that entered here, and has been nowhere else.
+pub(super) const ENTERED: Arrival =
+    Arrival { ingress: Ingress::Here, visited: 1, tunnelled: false, notify: false };
+
+/// The flow of a packet to a group.
+pub(super) fn flow_key(transport: &Transport) -> FlowKey {
+    FlowKey {
+        client: transport.source,
+        group: GroupKey {
+            address: transport.destination.ip(),
+            port: transport.destination.port(),
+            protocol: transport.protocol,
+        },
+    }
+}
+
+impl Pipeline {
+    /// A packet to an anycast address.
+    pub(super) fn to_anycast(
+        &mut self,
+        packet: &mut Packet,
+        view: &View,
+        now: Time,
+        side: &mut Side,
+    ) -> Verdict {
+        match view.kind {
+            Kind::Transport(transport) => {
+                let key = flow_key(&transport);
+                if is_registration(&key.group) {
+                    return self.registration(view, &transport);
+                }
+                self.enter(packet, view, &transport, key, now, side)
+            }
+            Kind::Icmp { message: Message::Echo } => self.echo(packet, view, now),
+            Kind::Icmp { message: Message::Ignored } => self.drop_for(DropReason::IcmpIgnored),
+            Kind::Icmp { message } => {
+                self.error_at_anycast(packet, view, message, ENTERED, now, side)
+            }
+            Kind::LaterFragment => self.drop_for(DropReason::FragmentOrphan),
+            Kind::Other => {
+                let (ip, source) = (&view.ip, view.ip.destination);
+                let _ = self.error_about(packet, ip, Problem::Protocol, source, now, side);
+                self.drop_for(DropReason::ProtocolUnsupported)
+            }
+        }
+    }
+
+    fn registration(&mut self, view: &View, transport: &Transport) -> Verdict {
+        if view.ip.fragment.is_some() {
+            return self.drop_for(DropReason::RegistrationFragment);
+        }
+        self.count(Path::Registration);
+        Verdict::Registration {
+            local: transport.destination,
+            remote: transport.source,
+            payload: view.ip.payload + udp::HEADER..view.ip.end,
+        }
+    }
+
+    /// An echo request to an address of this proxy becomes its reply.
+    pub(super) fn echo(&mut self, packet: &mut Packet, view: &View, now: Time) -> Verdict {
+        if !self.rates.echo.allow(now) {
+            return self.drop_for(DropReason::RateLimited);
+        }
+        icmp_error::echo_reply(packet.bytes_mut(), &view.ip);
+        self.count(Path::Echo);
+        Verdict::Tun
+    }
+
+    /// A packet of a flow: to where it is pinned, to where it is NATed, or to where it is placed.
+    fn enter(
+        &mut self,
+        packet: &mut Packet,
+        view: &View,
+        transport: &Transport,
+        key: FlowKey,
+        now: Time,
+        side: &mut Side,
+    ) -> Verdict {
+        if let Some(pinned) = self.pins.get_mut(&key) {
+            let hash = pinned.hash;
+            if let Some(peer) = self.table.peer(pinned.peer) {
+                pinned.touch(transport.flags, now);
+                let verdict = Self::to_peer(peer.tunnel, hash, &view.ip, None);
+                self.count(Path::IngressDirect);
+                return verdict;
+            }
+            self.pins.remove(&key);
+        }
+        let hash = key.hash();
+        if self.nat.forward(&key).is_some() {
+            self.count(Path::IngressLocal);
+            return self.join(packet, view, transport, key, hash, ENTERED, now, side);
+        }
+        self.place(packet, view, transport, key, hash, now, side)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one packet, taken apart")]
+    fn place(
+        &mut self,
+        packet: &mut Packet,
+        view: &View,
+        transport: &Transport,
+        key: FlowKey,
+        hash: FlowHash,
+        now: Time,
+        side: &mut Side,
+    ) -> Verdict {
+        let place = self.table.place(&key.group, hash);
+        if place != Place::Missed && self.table.report_use(&key.group, now) {
+            self.event(ForwardingEvent::IngressUsed(key.group), side);
+        }
+        match place {
+            Place::Here => {
+                self.count(Path::IngressLocal);
+                self.join(packet, view, transport, key, hash, ENTERED, now, side)
+            }
+            Place::Join(peer) => {
+                self.pin(key, hash, peer, transport.flags, now);
+                self.count(Path::IngressDirect);
+                self.to_handle(peer, hash, view, None)
+            }
+            Place::Rendezvous(peer) => {
+                let option = self.table.peer(peer).and_then(|rap| {
+                    let ingress = self.own_tunnel(rap.tunnel)?;
+                    Some(PiasOption { flags: Flags::RESOLVE, hops: 1, ingress })
+                });
+                self.count(Path::IngressRendezvous);
+                self.to_handle(peer, hash, view, option)
+            }
+            Place::Refuse => self.refuse(packet, view, now, side),
+            Place::Missed => {
+                let missed =
+                    |parked| ForwardingEvent::Missed { group: key.group, flow: hash, parked };
+                self.park(packet, key, hash, ENTERED, Path::Parked, now, side, missed)
+            }
+        }
+    }
+
+    fn to_handle(
+        &mut self,
+        peer: Handle,
+        hash: FlowHash,
+        view: &View,
+        option: Option<PiasOption>,
+    ) -> Verdict {
+        match self.table.peer(peer) {
+            Some(peer) => Self::to_peer(peer.tunnel, hash, &view.ip, option),
+            None => self.drop_for(DropReason::PeerUnreachable),
+        }
+    }
+
+    /// Remembers the JAP of a flow that enters here.
+    pub(super) fn pin(&mut self, key: FlowKey, hash: FlowHash, peer: Handle, flags: u8, now: Time) {
+        let phase = Phase::first(key.group.protocol, flags);
+        let evicted = self.pins.pin(Pinned { key, hash, peer, phase, created: now, last: now });
+        if evicted {
+            self.count(Path::FlowEvicted);
+        }
+    }
+
+    /// Keeps a packet until the overlay has its say.
+    #[allow(clippy::too_many_arguments, reason = "one packet, taken apart")]
+    pub(super) fn park(
+        &mut self,
+        packet: &Packet,
+        key: FlowKey,
+        hash: FlowHash,
+        arrival: Arrival,
+        path: Path,
+        now: Time,
+        side: &mut Side,
+        event: impl FnOnce(ParkedId) -> ForwardingEvent,
+    ) -> Verdict {
+        let parked = match self.parking.park(packet, key, hash, arrival, now) {
+            Ok(parked) => parked,
+            Err(reason) => return self.drop_for(reason),
+        };
+        if !side.push_event(event(parked)) {
+            // Nobody will ever answer for it.
+            self.parking.take(parked);
+            return self.drop_for(DropReason::EventQueueFull);
+        }
+        self.count(path);
+        Verdict::Parked
+    }
+
+    /// A JAP says that a flow lives there. Only flows of groups that enter here are pinned: a peer
+    /// must not fill the table with others.
+    pub(super) fn pin_notice(&mut self, peer: Handle, packet: &Packet, now: Time) -> Verdict {
+        let Ok(embedded) = Embedded::parse(packet.bytes()) else {
+            return self.drop_for(DropReason::TunnelMalformed);
+        };
+        let group = GroupKey {
+            address: embedded.destination.ip(),
+            port: embedded.destination.port(),
+            protocol: embedded.protocol,
+        };
+        let key = FlowKey { client: embedded.source, group };
+        let known = self.pins.get(&key).is_some() || self.table.group(&group).is_some();
+        if !known || !self.prefixes.contains(group.address) {
+            return self.drop_for(DropReason::PinUnrelated);
+        }
+        // The notice holds the flags of the client's segment, if it holds that much.
+        let flags = match group.protocol {
+            Protocol::Tcp => {
+                *packet.bytes().get(embedded.transport + tcp::FLAGS).unwrap_or(&tcp::SYN)
+            }
+            Protocol::Udp => 0,
+        };
+        self.pin(key, key.hash(), peer, flags, now);
+        self.count(Path::PinReceived);
+        Verdict::Answered
+    }
+}

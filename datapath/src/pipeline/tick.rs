@@ -1,0 +1,54 @@
+//! What time does to the tables.
+
+use pias_protocol::time::Time;
+
+use super::{Pipeline, Side, Verdict};
+use crate::{
+    counters::Path, drop_reason::DropReason, fragment::Follow, health, limits::JUDGED_PER_TICK,
+};
+
+impl Pipeline {
+    /// Ages tables in bounded steps, ends waits that were in vain, and repeats probes; to be called
+    /// about every 50 ms.
+    pub fn tick(&mut self, now: Time, side: &mut Side) {
+        self.pins.age(now);
+        self.nat.age(now);
+        self.forget_path_mtus(now);
+        self.expire_parked(now);
+        let orphans = self.fragments.expire(now);
+        self.counters.count_drops(DropReason::FragmentOrphan, orphans);
+        self.judge_unanswered(now, side);
+        self.tick_probes(now, side);
+    }
+
+    fn expire_parked(&mut self, now: Time) {
+        while let Some(parked) = self.parking.expire(now) {
+            self.counters.count_drop(DropReason::ParkedExpired);
+            if let Some(train) = parked.train {
+                let follow = Follow::Drop(DropReason::ParkedExpired);
+                let (held, dropped) = self.fragments.decide(train, follow, now);
+                self.counters.count_drops(DropReason::ParkedExpired, held.len() as u64);
+                self.counters.count_drops(DropReason::FragmentOrphan, dropped);
+            }
+        }
+    }
+
+    fn judge_unanswered(&mut self, now: Time, side: &mut Side) {
+        for _ in 0..JUDGED_PER_TICK {
+            let Some(flow) = self.watch.due(now) else { return };
+            let silent = health::unanswered(&mut self.nat, &mut self.table, flow, now);
+            self.event(silent, side);
+        }
+    }
+
+    fn tick_probes(&mut self, now: Time, side: &mut Side) {
+        let (silent, again) = self.probes.tick(now);
+        for event in silent {
+            self.event(event, side);
+        }
+        for packet in again {
+            self.count(Path::Probe);
+            self.emit(Verdict::Tun, packet, now, side);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What the overlay says: tables, and verdicts on parked packets.
+
+use pias_protocol::{
+    forwarding::{ForwardingEvent, ForwardingUpdate, RelayHow},
+    geneve::{Flags, PiasOption},
+    ids::{ParkedId, ProxyId, TargetId},
+    limits::MAX_HOPS,
+    time::Time,
+};
+
+use super::{Pipeline, Side, Verdict};
+use crate::{
+    classify::{Kind, Transport, View},
+    counters::Path,
+    drop_reason::DropReason,
+    parking::{Ingress, Parked},
+    rewrite,
+};
+
+impl Pipeline {
+    /// Applies what the overlay says. Packets that it frees come out through `side`.
+    pub fn apply(&mut self, update: ForwardingUpdate, now: Time, side: &mut Side) {
+        match update {
+            ForwardingUpdate::Peer { id, tunnel } => self.table.set_peer(id, tunnel),
+            ForwardingUpdate::PeerGone(id) => self.table.remove_peer(id),
+            ForwardingUpdate::Ingress { group, entry } => self.table.set_ingress(group, entry),
+            ForwardingUpdate::IngressForget(group) => self.table.forget_ingress(&group),
+            ForwardingUpdate::Target(target) => self.table.set_target(target),
+            ForwardingUpdate::TargetGone(id) => self.table.remove_target(id),
+            ForwardingUpdate::Probe { target } => self.probe(target, now, side),
+            ForwardingUpdate::Relay { parked, to, how } => self.relay(parked, to, how, now, side),
+            ForwardingUpdate::Deliver { parked } => self.deliver_parked(parked, now, side),
+            ForwardingUpdate::Refuse { parked } => self.refuse_parked(parked, now, side),
+        }
+    }
+
+    fn probe(&mut self, target: TargetId, now: Time, side: &mut Side) {
+        let Some(target) = self.table.target_of(target) else { return };
+        let Some(nat) = self.nat_address(target.address.is_ipv6()) else { return };
+        if let Some(packet) = self.probes.begin(target, nat, now) {
+            self.count(Path::Probe);
+            self.emit(Verdict::Tun, packet, now, side);
+        }
+    }
+
+    fn relay(&mut self, id: ParkedId, to: ProxyId, how: RelayHow, now: Time, side: &mut Side) {
+        if to == self.config.self_id {
+            return match how {
+                RelayHow::Join => self.deliver_parked(id, now, side),
+                RelayHow::Resolve { tried } => self.resolve_parked(id, tried, now, side),
+            };
+        }
+        let Some(mut parked) = self.parking.take(id) else { return };
+        let verdict = self.relay_verdict(&mut parked, to, how, now, side);
+        self.release(parked, verdict, now, side);
+    }
+
+    fn relay_verdict(
+        &mut self,
+        parked: &mut Parked,
+        to: ProxyId,
+        how: RelayHow,
+        now: Time,
+        side: &mut Side,
+    ) -> Verdict {
+        let peer =
+            self.table.peer_of(to).and_then(|handle| Some((handle, self.table.peer(handle)?)));
+        let Some((handle, tunnel)) = peer.map(|(handle, peer)| (handle, peer.tunnel)) else {
+            return self.drop_for(DropReason::PeerUnreachable);
+        };
+        let Some((view, transport)) = flow_packet(parked) else {
+            return self.drop_for(DropReason::Malformed);
+        };
+        let arrival = parked.arrival;
+        if arrival.visited >= MAX_HOPS {
+            let _ = self.refuse(&parked.packet, &view, now, side);
+            return self.drop_for(DropReason::HopLimit);
+        }
+        if arrival.tunnelled && !rewrite::decrement_ttl(parked.packet.bytes_mut(), &view.ip) {
+            return self.time_exceeded(&parked.packet, &view.ip, now, side);
+        }
+        let flags = match how {
+            RelayHow::Resolve { tried: None } => Flags::RESOLVE,
+            RelayHow::Resolve { tried: Some(_) } => Flags::RESOLVE.with(Flags::SECOND_CHANCE),
+            RelayHow::Join => Flags::default(),
+        };
+        let ingress = match arrival.ingress {
+            Ingress::Peer { tunnel, .. } => Some(tunnel),
+            Ingress::Here => self.own_tunnel(tunnel),
+        };
+        let direct = how == RelayHow::Join && arrival.ingress == Ingress::Here;
+        if direct {
+            self.pin(parked.key, parked.hash, handle, transport.flags, now);
+        }
+        let option = ingress.filter(|_| !direct).map(|ingress| PiasOption {
+            flags,
+            hops: arrival.visited,
+            ingress,
+        });
+        self.count(match (direct, arrival.tunnelled) {
+            (true, _) => Path::IngressDirect,
+            (false, true) => Path::RendezvousRelay,
+            (false, false) => Path::IngressRendezvous,
+        });
+        Self::to_peer(tunnel, parked.hash, &view.ip, option)
+    }
+
+    /// The RAP that a packet should go to is this proxy: the overlay is asked as one.
+    fn resolve_parked(&mut self, id: ParkedId, tried: Option<ProxyId>, now: Time, side: &mut Side) {
+        let Some(parked) = self.parking.get_mut(id) else { return };
+        parked.arrival.visited = parked.arrival.visited.saturating_add(1);
+        let (arrival, key, hash) = (parked.arrival, parked.key, parked.hash);
+        let opens = flow_packet(parked).is_some_and(|(_, transport)| transport.opens());
+        if arrival.visited > MAX_HOPS {
+            return self.refuse_parked(id, now, side);
+        }
+        let ingress = self.ingress_id(arrival);
+        let event = ForwardingEvent::Resolve {
+            group: key.group,
+            flow: hash,
+            ingress,
+            tried,
+            opens,
+            hops: arrival.visited,
+            parked: id,
+        };
+        self.event(event, side);
+    }
+
+    fn deliver_parked(&mut self, id: ParkedId, now: Time, side: &mut Side) {
+        let Some(mut parked) = self.parking.take(id) else { return };
+        let Some((view, transport)) = flow_packet(&parked) else { return };
+        let mut arrival = parked.arrival;
+        // A packet that is sent back and forth between the two must end, too.
+        arrival.visited = arrival.visited.saturating_add(1);
+        arrival.notify = arrival.ingress != Ingress::Here;
+        let (key, hash) = (parked.key, parked.hash);
+        let verdict =
+            self.join(&mut parked.packet, &view, &transport, key, hash, arrival, now, side);
+        self.release(parked, verdict, now, side);
+    }
+
+    fn refuse_parked(&mut self, id: ParkedId, now: Time, side: &mut Side) {
+        let Some(parked) = self.parking.take(id) else { return };
+        let Some((view, _)) = flow_packet(&parked) else { return };
+        let verdict = self.refuse(&parked.packet, &view, now, side);
+        self.release(parked, verdict, now, side);
+    }
+
+    /// Lets a packet that waited leave, and the fragments that follow it.
+    fn release(&mut self, mut parked: Parked, verdict: Verdict, now: Time, side: &mut Side) {
+        let verdict = self.conclude(parked.train, verdict, &mut parked.packet, now, side);
+        self.emit(verdict, parked.packet, now, side);
+    }
+}
+
+/// Only packets of flows are ever parked.
+fn flow_packet(parked: &Parked) -> Option<(View, Transport)> {
+    let view = View::parse(parked.packet.bytes()).ok()?;
+    match view.kind {
+        Kind::Transport(transport) => Some((view, transport)),
+        _ => None,
+    }
+}

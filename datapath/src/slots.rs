@@ -1,0 +1,108 @@
+//! A vector of slots whose handles tell when their slot has been given to another.
+
+/// Names a value in a [`Slots`]; of no use once the value is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Handle {
+    index: u32,
+    generation: u32,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+/// Values in slots. Free slots are used again, so there are never more than values at the peak.
+#[derive(Debug)]
+pub struct Slots<T> {
+    slots: Vec<Slot<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self { slots: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Slots<T> {
+    /// How many values there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// How many slots there are, free ones among them.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Puts a value into a slot. The caller bounds how many.
+    pub fn insert(&mut self, value: T) -> Handle {
+        if let Some(index) = self.free.pop() {
+            let slot = &mut self.slots[index as usize];
+            slot.value = Some(value);
+            return Handle { index, generation: slot.generation };
+        }
+        let index = self.slots.len() as u32;
+        self.slots.push(Slot { generation: 0, value: Some(value) });
+        Handle { index, generation: 0 }
+    }
+
+    /// The value, unless it is gone.
+    #[must_use]
+    pub fn get(&self, handle: Handle) -> Option<&T> {
+        let slot = self.slots.get(handle.index as usize)?;
+        if slot.generation == handle.generation { slot.value.as_ref() } else { None }
+    }
+
+    /// The value, unless it is gone.
+    pub fn get_mut(&mut self, handle: Handle) -> Option<&mut T> {
+        let slot = self.slots.get_mut(handle.index as usize)?;
+        if slot.generation == handle.generation { slot.value.as_mut() } else { None }
+    }
+
+    /// Takes the value out, and makes its handles useless.
+    pub fn remove(&mut self, handle: Handle) -> Option<T> {
+        let slot = self.slots.get_mut(handle.index as usize)?;
+        if slot.generation != handle.generation {
+            return None;
+        }
+        let value = slot.value.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(handle.index);
+        Some(value)
+    }
+
+    /// The value in a slot, by the slot's number, with its handle.
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<(Handle, &T)> {
+        let slot = self.slots.get(index)?;
+        let handle = Handle { index: index as u32, generation: slot.generation };
+        slot.value.as_ref().map(|value| (handle, value))
+    }
+
+    /// All values with their handles.
+    pub fn iter(&self) -> impl Iterator<Item = (Handle, &T)> {
+        (0..self.slots.len()).filter_map(|index| self.at(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_outlives_its_value_in_vain() {
+        let mut slots = Slots::default();
+        let first = slots.insert('a');
+        assert_eq!(slots.remove(first), Some('a'));
+        let second = slots.insert('b');
+        assert_eq!(slots.slots(), 1, "the slot is used again");
+        assert_eq!((slots.get(first), slots.get(second)), (None, Some(&'b')));
+        assert_eq!(slots.remove(first), None);
+        assert_eq!(slots.len(), 1);
+    }
+}

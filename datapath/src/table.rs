@@ -1,0 +1,303 @@
+//! The forwarding table: what the overlay has said.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hashbrown::HashMap;
+use pias_protocol::{
+    forwarding::{IngressEntry, Target, TargetState},
+    group::GroupKey,
+    hash::FlowHash,
+    ids::{ProxyId, TargetId},
+    placement,
+    time::Time,
+};
+
+use crate::{
+    limits::{Limits, rates},
+    rate::Bucket,
+    slots::{Handle, Slots},
+};
+
+/// A live proxy.
+#[derive(Debug)]
+pub struct Peer {
+    /// Which.
+    pub id: ProxyId,
+    /// Its tunnel endpoint.
+    pub tunnel: IpAddr,
+    /// The MTU that its path has shown, and until when that is believed.
+    pub learnt_mtu: Option<(u16, Time)>,
+}
+
+/// A target, and what its flows have shown of it.
+#[derive(Debug)]
+pub struct TargetEntry {
+    /// What the overlay says.
+    pub target: Target,
+    /// New flows in a row without an answer.
+    pub unanswered: u32,
+    /// Whether a refusal or a silence has been reported, and no answer since.
+    pub reported: bool,
+    /// Limits reports of use.
+    pub used: Bucket,
+    /// Limits reports of refusals.
+    pub refuses: Bucket,
+    /// Limits reports of silence.
+    pub silent: Bucket,
+}
+
+/// What is known of a group as an ingress.
+#[derive(Debug)]
+pub struct Group {
+    /// Where its packets go.
+    pub entry: IngressEntry,
+    /// Limits reports of use.
+    pub used: Bucket,
+}
+
+/// Where a flow that has no pin goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// This proxy is its JAP.
+    Here,
+    /// To this JAP.
+    Join(Handle),
+    /// To this RAP, to be resolved.
+    Rendezvous(Handle),
+    /// Nobody serves the group.
+    Refuse,
+    /// The overlay must be asked.
+    Missed,
+}
+
+/// Which target takes a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// This one.
+    Target(Handle),
+    /// None may take new flows.
+    NoTarget,
+    /// Only the sender itself may.
+    OnlySender,
+}
+
+/// The forwarding table.
+#[derive(Debug)]
+pub struct Table {
+    self_id: ProxyId,
+    limits: Limits,
+    peers: Slots<Peer>,
+    peer_by_id: HashMap<ProxyId, Handle>,
+    peer_by_tunnel: HashMap<IpAddr, Handle>,
+    groups: HashMap<GroupKey, Group>,
+    targets: Slots<TargetEntry>,
+    target_by_id: HashMap<TargetId, Handle>,
+    targets_by_group: HashMap<GroupKey, Vec<Handle>>,
+}
+
+impl Table {
+    /// An empty table of the proxy `self_id`.
+    #[must_use]
+    pub fn new(self_id: ProxyId, limits: Limits) -> Self {
+        Self {
+            self_id,
+            limits,
+            peers: Slots::default(),
+            peer_by_id: HashMap::new(),
+            peer_by_tunnel: HashMap::new(),
+            groups: HashMap::new(),
+            targets: Slots::default(),
+            target_by_id: HashMap::new(),
+            targets_by_group: HashMap::new(),
+        }
+    }
+
+    /// A live proxy, or its new address.
+    pub fn set_peer(&mut self, id: ProxyId, tunnel: IpAddr) {
+        if id == self.self_id {
+            return;
+        }
+        if let Some(&handle) = self.peer_by_id.get(&id) {
+            if let Some(peer) = self.peers.get_mut(handle) {
+                if self.peer_by_tunnel.get(&peer.tunnel) == Some(&handle) {
+                    self.peer_by_tunnel.remove(&peer.tunnel);
+                }
+                peer.tunnel = tunnel;
+                self.peer_by_tunnel.insert(tunnel, handle);
+            }
+        } else if self.peers.len() < self.limits.members {
+            let handle = self.peers.insert(Peer { id, tunnel, learnt_mtu: None });
+            self.peer_by_id.insert(id, handle);
+            self.peer_by_tunnel.insert(tunnel, handle);
+        }
+    }
+
+    /// A proxy is gone. Pins to it find that out by their handle.
+    pub fn remove_peer(&mut self, id: ProxyId) {
+        let Some(handle) = self.peer_by_id.remove(&id) else { return };
+        if let Some(peer) = self.peers.remove(handle)
+            && self.peer_by_tunnel.get(&peer.tunnel) == Some(&handle)
+        {
+            self.peer_by_tunnel.remove(&peer.tunnel);
+        }
+    }
+
+    /// The peer, while it lives.
+    #[must_use]
+    pub fn peer(&self, handle: Handle) -> Option<&Peer> {
+        self.peers.get(handle)
+    }
+
+    /// The peer, while it lives, to be changed.
+    pub fn peer_mut(&mut self, handle: Handle) -> Option<&mut Peer> {
+        self.peers.get_mut(handle)
+    }
+
+    /// The live peer of this id.
+    #[must_use]
+    pub fn peer_of(&self, id: ProxyId) -> Option<Handle> {
+        self.peer_by_id.get(&id).copied()
+    }
+
+    /// The live peer with this tunnel endpoint.
+    #[must_use]
+    pub fn peer_at(&self, tunnel: IpAddr) -> Option<Handle> {
+        self.peer_by_tunnel.get(&tunnel).copied()
+    }
+
+    /// Installs where a group's packets go.
+    pub fn set_ingress(&mut self, group: GroupKey, entry: IngressEntry) {
+        if let Some(known) = self.groups.get_mut(&group) {
+            known.entry = entry;
+        } else if self.groups.len() < self.limits.groups {
+            let (rate, burst) = rates::INGRESS_USED;
+            self.groups.insert(group, Group { entry, used: Bucket::new(rate, burst) });
+        }
+    }
+
+    /// Forgets where a group's packets go.
+    pub fn forget_ingress(&mut self, group: &GroupKey) {
+        self.groups.remove(group);
+    }
+
+    /// What is known of a group as an ingress.
+    #[must_use]
+    pub fn group(&self, group: &GroupKey) -> Option<&Group> {
+        self.groups.get(group)
+    }
+
+    /// Whether the use of a group's entry is to be reported now.
+    pub fn report_use(&mut self, group: &GroupKey, now: Time) -> bool {
+        self.groups.get_mut(group).is_some_and(|known| known.used.allow(now))
+    }
+
+    /// Where a flow without a pin goes.
+    #[must_use]
+    pub fn place(&self, group: &GroupKey, flow: FlowHash) -> Place {
+        match self.groups.get(group).map(|known| &known.entry) {
+            None => Place::Missed,
+            Some(IngressEntry::Refuse) => Place::Refuse,
+            Some(IngressEntry::Rendezvous(rap)) => {
+                self.peer_of(*rap).map_or(Place::Missed, Place::Rendezvous)
+            }
+            Some(IngressEntry::Candidates(candidates)) => {
+                match placement::choose(candidates, flow, |c| self.is_live(c.proxy)) {
+                    None => Place::Missed,
+                    Some(chosen) if chosen.proxy == self.self_id => Place::Here,
+                    Some(chosen) => self.peer_of(chosen.proxy).map_or(Place::Missed, Place::Join),
+                }
+            }
+        }
+    }
+
+    /// Whether a proxy is this one, or a live peer.
+    #[must_use]
+    pub fn is_live(&self, id: ProxyId) -> bool {
+        id == self.self_id || self.peer_by_id.contains_key(&id)
+    }
+
+    /// A target, or its new state. A target with a new address or group is a new one: its flows
+    /// end as those of a target that is gone.
+    pub fn set_target(&mut self, target: Target) {
+        if let Some(&handle) = self.target_by_id.get(&target.id)
+            && let Some(known) = self.targets.get_mut(handle)
+        {
+            if (known.target.group, known.target.address) == (target.group, target.address) {
+                known.target = target;
+                return;
+            }
+            self.remove_target(target.id);
+        }
+        if self.targets.len() >= self.limits.members {
+            return;
+        }
+        let (id, group) = (target.id, target.group);
+        let bucket = |(rate, burst)| Bucket::new(rate, burst);
+        let handle = self.targets.insert(TargetEntry {
+            target,
+            unanswered: 0,
+            reported: false,
+            used: bucket(rates::TARGET_USED),
+            refuses: bucket(rates::TARGET_REFUSES),
+            silent: bucket(rates::TARGET_SILENT),
+        });
+        self.target_by_id.insert(id, handle);
+        self.targets_by_group.entry(group).or_default().push(handle);
+    }
+
+    /// A target is gone. Its flows find that out by their handle.
+    pub fn remove_target(&mut self, id: TargetId) {
+        let Some(handle) = self.target_by_id.remove(&id) else { return };
+        let Some(entry) = self.targets.remove(handle) else { return };
+        if let Some(members) = self.targets_by_group.get_mut(&entry.target.group) {
+            members.retain(|&member| member != handle);
+            if members.is_empty() {
+                self.targets_by_group.remove(&entry.target.group);
+            }
+        }
+    }
+
+    /// The target, while it is a member.
+    #[must_use]
+    pub fn target(&self, handle: Handle) -> Option<&TargetEntry> {
+        self.targets.get(handle)
+    }
+
+    /// The target, while it is a member, to be changed.
+    pub fn target_mut(&mut self, handle: Handle) -> Option<&mut TargetEntry> {
+        self.targets.get_mut(handle)
+    }
+
+    /// The member with this lease.
+    #[must_use]
+    pub fn target_of(&self, id: TargetId) -> Option<&Target> {
+        self.targets.get(*self.target_by_id.get(&id)?).map(|entry| &entry.target)
+    }
+
+    /// The members of a group here.
+    pub fn targets_of(&self, group: &GroupKey) -> impl Iterator<Item = (Handle, &Target)> {
+        let members = self.targets_by_group.get(group).map_or(&[][..], Vec::as_slice);
+        members
+            .iter()
+            .filter_map(|&handle| self.targets.get(handle).map(|entry| (handle, &entry.target)))
+    }
+
+    /// Which target takes a new flow of `client`: never the client itself.
+    #[must_use]
+    pub fn choose_target(&self, group: &GroupKey, client: SocketAddr, flow: FlowHash) -> Choice {
+        let mut sender = false;
+        let eligible = self.targets_of(group).filter(|(_, target)| {
+            let open = target.state == TargetState::Up && target.weight > 0;
+            let itself = target.address.ip() == client.ip();
+            sender |= open && itself;
+            open && !itself
+        });
+        let chosen =
+            placement::weighted(eligible, flow, |(_, target)| target.id.0, |(_, t)| t.weight);
+        match chosen {
+            Some((handle, _)) => Choice::Target(handle),
+            None if sender => Choice::OnlySender,
+            None => Choice::NoTarget,
+        }
+    }
+}
