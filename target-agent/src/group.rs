@@ -51,8 +51,7 @@ pub enum GroupError {
     /// Not from 1 to the greatest weight.
     #[error("weight {0} of {1}: give 1 to {MAX_WEIGHT}")]
     Weight(u32, SocketAddr),
-    /// An interval or a timeout is out of bounds, or the timeout exceeds the interval of a check
-    /// that could then never keep it.
+    /// The timing of the check is out of bounds.
     #[error("check of {0}: interval and timeout may be 10 ms to 1 h, rise and fall 1 or more")]
     Timing(SocketAddr),
 }

@@ -121,15 +121,19 @@ async fn main() -> ExitCode {
         Err(error) => return complain(&error, INTERNAL),
     }
     let json = arguments.json;
+    // Before anything is joined: from then on a signal means to leave.
+    let signals = match Signals::watch() {
+        Ok(signals) => signals,
+        Err(error) => return complain(&error, INTERNAL),
+    };
     let agent = match start(arguments) {
         Ok(agent) => agent,
         Err(error) => return complain(&error, USAGE),
     };
-    match serve(agent, json).await {
-        Ok(End::Left) => ExitCode::SUCCESS,
-        Ok(End::Refused) => ExitCode::from(REFUSED),
-        Ok(End::Unreachable) => ExitCode::from(UNREACHABLE),
-        Err(error) => complain(&error, INTERNAL),
+    match serve(agent, signals, json).await {
+        End::Left => ExitCode::SUCCESS,
+        End::Refused => ExitCode::from(REFUSED),
+        End::Unreachable => ExitCode::from(UNREACHABLE),
     }
 }
 
@@ -196,28 +200,40 @@ fn wanted(arguments: Arguments) -> anyhow::Result<(Vec<Group>, Option<PathBuf>)>
 }
 
 /// Prints events until the agent ends, or is told to.
-async fn serve(mut agent: Agent, json: bool) -> anyhow::Result<End> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+async fn serve(mut agent: Agent, mut signals: Signals, json: bool) -> End {
     let end = loop {
         tokio::select! {
             event = agent.next() => match event {
                 Some(event) => print(&event, json),
                 None => break agent.ended().await,
             },
-            () = either(&mut interrupt, &mut terminate) => break agent.leave().await,
+            () = signals.next() => break agent.leave().await,
         }
     };
     while let Some(event) = agent.next().await {
         print(&event, json);
     }
-    Ok(end)
+    end
 }
 
-async fn either(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
+/// The signals that mean to leave.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn watch() -> anyhow::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+        let terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+        Ok(Self { interrupt, terminate })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
