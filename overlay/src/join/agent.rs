@@ -29,8 +29,6 @@ impl Terms {
 
 #[derive(Clone, Copy, Debug)]
 struct Ping {
-    sequence: u64,
-    sent: Time,
     deadline: Time,
     /// How many unanswered ones went before.
     unanswered: u8,
@@ -45,8 +43,10 @@ pub(crate) struct Agent {
     /// What it was told last.
     pub(crate) terms: Terms,
     rtt: Option<Duration>,
+    /// The ping whose answer, or any other word, is awaited.
     ping: Option<Ping>,
-    sequence: u64,
+    /// The last ping: its answer tells the way's length even if another word came before it.
+    last: (u64, Time),
 }
 
 impl Agent {
@@ -58,7 +58,7 @@ impl Agent {
             terms,
             rtt: None,
             ping: None,
-            sequence: 0,
+            last: (0, now),
         }
     }
 
@@ -84,19 +84,19 @@ impl Agent {
 
     /// A ping is sent: its sequence, and when it is unanswered.
     pub(crate) fn ping(&mut self, doubt: u32, now: Time) -> (u64, Time) {
-        self.sequence += 1;
+        let sequence = self.last.0 + 1;
+        self.last = (sequence, now);
         let unanswered = self.ping.map_or(0, |ping| ping.unanswered + 1);
         let deadline = now + self.patience() * doubt;
-        self.ping = Some(Ping { sequence: self.sequence, sent: now, deadline, unanswered });
-        (self.sequence, deadline)
+        self.ping = Some(Ping { deadline, unanswered });
+        (sequence, deadline)
     }
 
     /// A pong came. It also tells the round-trip time.
     pub(crate) fn pong(&mut self, sequence: u64, now: Time) {
-        if let Some(ping) = self.ping
-            && ping.sequence == sequence
-        {
-            let sample = now - ping.sent;
+        let (last, sent) = self.last;
+        if last == sequence {
+            let sample = now - sent;
             self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
         }
     }
@@ -144,5 +144,15 @@ mod tests {
         assert_eq!(agent.ping_expired(second), Some(true));
         agent.hear(second);
         assert_eq!(agent.ping_expired(second), None);
+    }
+
+    #[test]
+    fn a_word_before_the_pong_does_not_spoil_the_measurement() {
+        let mut agent = Agent::new("192.0.2.1:1".parse().unwrap(), Terms::with(1), Time::ZERO);
+        let (first, _) = agent.ping(1, Time::ZERO);
+        agent.hear(Time::ZERO + ms(99));
+        agent.pong(first, Time::ZERO + ms(100));
+        let now = Time::ZERO + ms(500);
+        assert_eq!(agent.ping(1, now).1, now + ms(300));
     }
 }

@@ -1,0 +1,103 @@
+//! Scripted agents and the services beside them.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use pias_overlay::AgentId;
+use pias_protocol::{
+    agent::JapMessage,
+    agent::{AgentMessage, Join, KeepAlive, Pong},
+    group::GroupKey,
+    ids::TargetId,
+};
+
+/// How long after a proxy's death routing has moved its agents' packets elsewhere.
+pub(crate) const ROUTING: Duration = Duration::from_millis(300);
+
+/// The simulator's number for an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AgentNo(pub usize);
+
+/// What a target's service does with a packet or a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Answers.
+    Serves,
+    /// Its machine says that nobody is there.
+    Refuses,
+    /// Nothing comes back.
+    Silent,
+}
+
+/// An agent with one target.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    /// The cluster that it is near.
+    pub(crate) cluster: usize,
+    pub(crate) group: GroupKey,
+    pub(crate) target: SocketAddr,
+    pub(crate) service: Service,
+    /// Whether the process runs.
+    pub(crate) runs: bool,
+    /// The host it is connected to, and the connection's number there.
+    pub(crate) connection: Option<(usize, AgentId)>,
+    pub(crate) lease: Option<TargetId>,
+    pub(crate) keep_alive: Duration,
+    /// Ticks of former connections are void.
+    pub(crate) generation: u64,
+    sequence: u64,
+}
+
+impl Agent {
+    pub(crate) fn new(no: usize, cluster: usize, group: GroupKey) -> Self {
+        let address = Ipv4Addr::from(0x0A00_0001 + no as u32);
+        Self {
+            cluster,
+            group,
+            target: SocketAddr::from((address, group.port)),
+            service: Service::Serves,
+            runs: true,
+            connection: None,
+            lease: None,
+            keep_alive: Duration::from_secs(1),
+            generation: 0,
+            sequence: 0,
+        }
+    }
+
+    /// Where it connects from.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        SocketAddr::new(self.target.ip(), 50_000)
+    }
+
+    pub(crate) fn join(&self) -> AgentMessage {
+        Join { request: 1, group: self.group, target: self.target, weight: 1, healthy: true }.into()
+    }
+
+    pub(crate) fn keep_alive(&mut self) -> AgentMessage {
+        self.sequence += 1;
+        KeepAlive { sequence: self.sequence }.into()
+    }
+
+    /// Hears its JAP; what it answers.
+    pub(crate) fn hear(&mut self, message: &JapMessage) -> Option<AgentMessage> {
+        match message {
+            JapMessage::Joined(joined) => {
+                self.lease = Some(joined.lease);
+                self.keep_alive = Duration::from_millis(joined.keep_alive_ms.into());
+                None
+            }
+            JapMessage::KeepAliveAck(ack) => {
+                self.keep_alive = Duration::from_millis(ack.keep_alive_ms.into());
+                None
+            }
+            JapMessage::Ping(ping) => Some(Pong { sequence: ping.sequence }.into()),
+            JapMessage::Welcome(_)
+            | JapMessage::Refused(_)
+            | JapMessage::TargetChange(_)
+            | JapMessage::Draining(_) => None,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Scenarios of membership: who is believed to live, and what a run is a function of.
+
+use std::time::Duration;
+
+use pias_sim::{Sim, Topology};
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn service(seed: u64) -> Sim {
+    let mut sim = Sim::new(Topology::three_pops(), seed);
+    sim.run_for(secs(4));
+    sim
+}
+
+/// Whether every live proxy believes in exactly `alive` live ones.
+fn agree(sim: &Sim, alive: usize) -> bool {
+    sim.alive().all(|name| sim.node(name).status().proxies_alive == alive)
+}
+
+#[test]
+fn a_crash_is_known_to_all_within_a_second_and_a_half() {
+    let mut sim = service(1);
+    sim.crash("nyc1");
+    let known = sim.until(secs(5), |sim| agree(sim, 5));
+    assert!(known.is_some_and(|after| after < Duration::from_millis(1_500)), "{known:?}");
+}
+
+#[test]
+fn a_proxy_that_starts_again_is_taken_in_at_once() {
+    let mut sim = service(2);
+    sim.crash("nyc1");
+    sim.run_for(Duration::from_millis(300));
+    sim.restart("nyc1");
+    let back = sim.until(secs(3), |sim| agree(sim, 6) && sim.announced("nyc1"));
+    assert!(back.is_some_and(|after| after < secs(2)), "{back:?}");
+    sim.run_for(secs(10));
+    assert!(agree(&sim, 6));
+}
+
+#[test]
+fn a_split_heals_from_either_side() {
+    let mut sim = service(3);
+    sim.isolate(0);
+    sim.run_for(secs(5));
+    assert_eq!(sim.node("fra1").status().proxies_alive, 2);
+    assert_eq!(sim.node("sin1").status().proxies_alive, 4);
+    sim.network.heal();
+    let healed = sim.until(secs(30), |sim| agree(sim, 6));
+    assert!(healed.is_some_and(|after| after < secs(5)), "{healed:?}");
+}
+
+#[test]
+fn a_paused_proxy_takes_nobody_down_with_it() {
+    let mut sim = service(4);
+    sim.pause("sin2", secs(5));
+    sim.run_for(secs(5));
+    let back = sim.until(secs(5), |sim| agree(sim, 6));
+    assert!(back.is_some_and(|after| after < secs(2)), "{back:?}");
+    let accused = sim.trace().lines().filter(|line| line.contains("it does not answer"));
+    assert!(
+        accused.clone().all(|line| line.contains("proxy sin2 is gone")),
+        "{:?}",
+        accused.collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn loss_alone_kills_nobody() {
+    let mut sim = service(5);
+    sim.network.lose(50);
+    sim.run_for(secs(120));
+    assert!(!sim.trace().contains("is gone"), "5 % loss took a proxy down");
+    assert!(agree(&sim, 6));
+}
+
+#[test]
+fn a_larger_service_agrees_as_well() {
+    let mut sim = Sim::new(Topology::circle(8, 5), 6);
+    sim.run_for(secs(4));
+    assert!(agree(&sim, 40));
+    sim.crash("c3x2");
+    let known = sim.until(secs(5), |sim| agree(sim, 39));
+    assert!(known.is_some_and(|after| after < Duration::from_millis(1_500)), "{known:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_to_the_byte() {
+    let run = |seed| {
+        let mut sim = Sim::new(Topology::three_pops(), seed);
+        sim.network.lose(30);
+        sim.run_for(secs(3));
+        for n in 0..6 {
+            sim.join(n % 3, "203.0.113.10:53/udp");
+        }
+        sim.run_for(secs(1));
+        for client in 0..50 {
+            sim.send("fra1", client, "203.0.113.10:53/udp");
+            sim.run_for(Duration::from_millis(7));
+        }
+        sim.crash("nyc1");
+        sim.run_for(secs(5));
+        sim.trace().to_owned()
+    };
+    assert!(run(7).len() > 1_000);
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
+}
