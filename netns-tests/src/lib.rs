@@ -27,6 +27,7 @@
 //! | `tool` | what clients and targets run where Debian has no program for it |
 //! | `lab`, `host`, `join`, `clients`, `stream`, `capture`, `wait` | the library that tests use |
 
+pub mod bench;
 pub mod boot;
 mod capture;
 mod certificates;

@@ -11,6 +11,7 @@ use std::{fs, io};
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
+use pias_lab::bench;
 use pias_lab::boot::{self, Stage};
 use pias_lab::process::log_path;
 use pias_lab::{Lab, Options, Topology, default_state_base, keeper, tool};
@@ -81,6 +82,9 @@ enum Task {
     /// Run the main job on real traffic in a lab of its own, and say what
     /// happened
     Demo,
+    /// Measure, or generate the load of a measurement
+    #[command(flatten)]
+    Bench(bench::Task),
     /// A stage of the lab's own boot
     #[command(hide = true)]
     Stage(StageArguments),
@@ -156,6 +160,7 @@ fn describe(error: &anyhow::Error) -> String {
 fn perform(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Task::Up(arguments) => up(cli, arguments)?,
+        Task::Bench(task) => bench::run(task)?,
         Task::Stage(arguments) => return run_stage(arguments),
         Task::Demo => {
             let state = cli.state_dir.clone();

@@ -43,3 +43,11 @@ pub(crate) const CONNECTION_LIMIT: Duration = Duration::from_secs(1);
 
 /// Connections that wait for `tcp-accept`; the kernel drops a SYN beyond.
 pub(crate) const ACCEPT_BACKLOG: i32 = 1024;
+
+/// Time that a candidate gets to be ready, and to stop. The benchmark fails
+/// if it takes longer.
+pub(crate) const CHANGE_LIMIT: Duration = Duration::from_secs(20);
+
+/// Time that a load generator gets beside twice its own; then it is killed and
+/// the benchmark fails.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);

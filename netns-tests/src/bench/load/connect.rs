@@ -50,7 +50,8 @@ pub(super) fn measure(
 /// is up.
 fn work(to: SocketAddr, left: &AtomicUsize, end: Instant) -> (u64, u64) {
     let (mut made, mut failed) = (0, 0);
-    let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    let take =
+        || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
     while Instant::now() < end && take().is_ok() {
         match exchange(to) {
             Ok(()) => made += 1,

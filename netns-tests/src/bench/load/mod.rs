@@ -104,9 +104,7 @@ pub(crate) fn run(load: &Load) -> Result<(), LoadError> {
         Load::TcpAccept { at } => match tcp::accept(at)? {},
         Load::UdpRtt { to, count, time } => report(&rtt::measure(to, count, time.into())?),
         Load::UdpRate { to, time } => report(&rate::measure(to, time.into())?),
-        Load::TcpConnect { to, count, time } => {
-            report(&connect::measure(to, count, time.into())?)
-        }
+        Load::TcpConnect { to, count, time } => report(&connect::measure(to, count, time.into())?),
     }
 }
 

@@ -59,11 +59,7 @@ fn open(to: SocketAddr) -> Result<Vec<Flow>, LoadError> {
 }
 
 /// Sends and receives for `time`; returns replies and requests given up.
-fn exchange(
-    flows: &mut [Flow],
-    batch: &mut Batch,
-    time: Duration,
-) -> Result<(u64, u64), Errno> {
+fn exchange(flows: &mut [Flow], batch: &mut Batch, time: Duration) -> Result<(u64, u64), Errno> {
     let (mut replies, mut lost) = (0, 0);
     let mut now = Instant::now();
     let end = now + time;

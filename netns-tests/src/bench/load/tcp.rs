@@ -15,7 +15,8 @@ use crate::bench::limits::{ACCEPT_BACKLOG, CONNECTION_LIMIT, CONNECTION_WORKERS}
 /// count.
 pub(super) fn accept(at: SocketAddr) -> Result<Infallible, LoadError> {
     let listener = TcpListener::bind(at).map_err(failed("listen at", at))?;
-    let backlog = Backlog::new(ACCEPT_BACKLOG).map_err(|errno| failed("listen at", at)(errno.into()))?;
+    let backlog =
+        Backlog::new(ACCEPT_BACKLOG).map_err(|errno| failed("listen at", at)(errno.into()))?;
     listen(&listener, backlog).map_err(|errno| failed("listen at", at)(errno.into()))?;
     thread::scope(|scope| {
         for _ in 1..CONNECTION_WORKERS {

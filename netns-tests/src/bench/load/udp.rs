@@ -31,9 +31,12 @@ pub(super) fn connected(to: SocketAddr) -> Result<UdpSocket, LoadError> {
     Ok(with_room(socket))
 }
 
-/// Datagrams of one system call.
+/// Datagrams of one system call. Receiving and sending have headers of their
+/// own, because a header that has sent keeps pointing at its receiver's
+/// address.
 pub(super) struct Batch {
-    headers: MultiHeaders<SockaddrStorage>,
+    incoming: MultiHeaders<SockaddrStorage>,
+    outgoing: MultiHeaders<SockaddrStorage>,
     buffers: Vec<[u8; DATAGRAM]>,
     lengths: Vec<usize>,
     senders: Vec<Option<SockaddrStorage>>,
@@ -42,7 +45,8 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn new() -> Self {
         Self {
-            headers: MultiHeaders::preallocate(BATCH, None),
+            incoming: MultiHeaders::preallocate(BATCH, None),
+            outgoing: MultiHeaders::preallocate(BATCH, None),
             buffers: vec![[0; DATAGRAM]; BATCH],
             lengths: Vec::with_capacity(BATCH),
             senders: Vec::with_capacity(BATCH),
@@ -58,7 +62,7 @@ impl Batch {
             self.buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
         let wait = MsgFlags::MSG_WAITFORONE;
         let received =
-            recvmmsg(socket.as_raw_fd(), &mut self.headers, slices.iter_mut(), wait, None)?;
+            recvmmsg(socket.as_raw_fd(), &mut self.incoming, slices.iter_mut(), wait, None)?;
         for message in received {
             self.lengths.push(message.bytes);
             self.senders.push(message.address);
@@ -75,7 +79,7 @@ impl Batch {
             .map(|(buffer, length)| [IoSlice::new(&buffer[..*length])])
             .collect();
         let flags = MsgFlags::empty();
-        sendmmsg(socket.as_raw_fd(), &mut self.headers, &slices, &self.senders, [], flags)?;
+        sendmmsg(socket.as_raw_fd(), &mut self.outgoing, &slices, &self.senders, [], flags)?;
         Ok(())
     }
 
@@ -91,7 +95,7 @@ impl Batch {
         let slices = vec![[IoSlice::new(datagram)]; count];
         let nowhere = vec![None; count];
         let flags = MsgFlags::empty();
-        let sent = sendmmsg(socket.as_raw_fd(), &mut self.headers, &slices, &nowhere, [], flags)?;
+        let sent = sendmmsg(socket.as_raw_fd(), &mut self.outgoing, &slices, &nowhere, [], flags)?;
         Ok(sent.count())
     }
 }
