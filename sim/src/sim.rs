@@ -230,7 +230,7 @@ impl Sim {
     /// Drains a proxy.
     pub fn drain(&mut self, name: &str) {
         let host = self.host(name);
-        self.with_node(host, |node, now| node.drain(now));
+        self.with_node(host, Node::drain);
     }
 
     /// Cuts the ways between a cluster and all others.
@@ -407,7 +407,7 @@ impl Sim {
                 }
             }
             Event::FromAgent { agent, generation, message } => {
-                self.from_agent(agent, generation, message);
+                self.agent_says(agent, generation, message);
             }
             Event::ToAgent { agent, generation, message } => {
                 let who = &mut self.agents[agent.0];
@@ -652,7 +652,7 @@ impl Sim {
         self.push(delay, Event::FromAgent { agent: no, generation, message });
     }
 
-    fn from_agent(&mut self, no: AgentNo, generation: u64, message: Option<AgentMessage>) {
+    fn agent_says(&mut self, no: AgentNo, generation: u64, message: Option<AgentMessage>) {
         let agent = &self.agents[no.0];
         let Some((host, id)) = agent.connection.filter(|_| agent.generation == generation) else {
             return;

@@ -223,7 +223,7 @@ fn a_dead_rap_is_passed_over() {
         .into_iter()
         .find_map(|name| {
             let asks = sim.node(name).group(&group, sim.now()).asks?;
-            (asks != name && asks != jap).then(|| (name, asks))
+            (asks != name && asks != jap).then_some((name, asks))
         })
         .expect("some proxy asks another one than the JAP");
     sim.crash(&rap);

@@ -1,0 +1,334 @@
+//! One node by itself: what it asks of its driver, and what it does at its bounds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use pias_overlay::{AgentId, CloseReason, DEFAULT_HEARTBEAT, Effect, Node, NodeConfig, Seed};
+use pias_protocol::{
+    agent::{AgentMessage, JapMessage, Join, Leave, RefusalCode},
+    forwarding::{
+        ForwardingEvent, ForwardingUpdate, IngressEntry, ProbeOutcome, RelayHow, TargetState,
+    },
+    group::GroupKey,
+    hash::FlowHash,
+    ids::{ParkedId, ProxyId, TargetId},
+    overlay::{
+        CandidateList, MemberRecord, MemberState, MemberUpdate, NoTarget, OverlayMessage, Resolve,
+    },
+    placement::Candidate,
+    time::Time,
+};
+
+const AGENT: AgentId = AgentId(1);
+
+fn ms(n: u64) -> Time {
+    Time::from_micros(n * 1_000)
+}
+
+fn group(port: u16) -> GroupKey {
+    format!("203.0.113.10:{port}/udp").parse().unwrap()
+}
+
+fn lone() -> Node {
+    let config = NodeConfig {
+        name: "fra1".into(),
+        cluster: "fra".into(),
+        unicast: vec!["198.51.100.1".parse().unwrap()],
+        anycast: vec!["203.0.113.0/24".parse().unwrap()],
+        seeds: vec![Seed { name: "fra1".into(), address: "198.51.100.1".parse().unwrap() }],
+        heartbeat: DEFAULT_HEARTBEAT,
+        policies: BTreeMap::new(),
+        incarnation: 7,
+    };
+    Node::new(config, 1, Time::ZERO)
+}
+
+/// A node that knows of some others, each in a cluster of its own.
+fn among(others: &[&str]) -> Node {
+    let mut node = lone();
+    let members = others.iter().enumerate().map(|(n, name)| MemberRecord {
+        name: (*name).into(),
+        cluster: format!("at-{name}"),
+        unicast: vec![[198, 51, 100, 10 + n as u8].into()],
+        incarnation: 1,
+        state: MemberState::Up,
+    });
+    let update = MemberUpdate { members: members.collect() };
+    node.handle_message(ProxyId::of(others[0]), update.into(), Time::ZERO);
+    effects(&mut node);
+    node
+}
+
+fn effects(node: &mut Node) -> Vec<Effect> {
+    std::iter::from_fn(|| node.poll_effect()).collect()
+}
+
+fn updates(node: &mut Node) -> Vec<ForwardingUpdate> {
+    let forwarded = |effect| match effect {
+        Effect::Forward(update) => Some(update),
+        _ => None,
+    };
+    effects(node).into_iter().filter_map(forwarded).collect()
+}
+
+fn said(node: &mut Node) -> Vec<JapMessage> {
+    let said = |effect| match effect {
+        Effect::Agent { message, .. } => Some(message),
+        _ => None,
+    };
+    effects(node).into_iter().filter_map(said).collect()
+}
+
+/// Lets the node's timers fire up to `end`, answering nothing; what it wished meanwhile.
+fn run(node: &mut Node, end: Time) -> Vec<(Time, Effect)> {
+    let mut all = Vec::new();
+    while let Some(deadline) = node.next_timeout().filter(|deadline| deadline.at <= end) {
+        node.handle_timeout(deadline.at);
+        all.extend(effects(node).into_iter().map(|effect| (deadline.at, effect)));
+        let next = node.next_timeout().map(|deadline| deadline.at);
+        assert!(next > Some(deadline.at), "{deadline:?} is due for ever");
+    }
+    all
+}
+
+fn wish(request: u32, group: GroupKey, target: u32) -> AgentMessage {
+    let target = SocketAddr::from(([10, 0, (target >> 8) as u8, target as u8], 53));
+    Join { request, group, target, weight: 1, healthy: true }.into()
+}
+
+/// A node with one agent and one UDP target, warmed up.
+fn with_target() -> (Node, TargetId, Time) {
+    let mut node = lone();
+    let now = ms(2_000);
+    run(&mut node, now);
+    node.agent_connected(AGENT, "10.0.0.1:5000".parse().unwrap(), now);
+    node.agent_message(AGENT, wish(1, group(53), 1), now);
+    let lease = said(&mut node).into_iter().find_map(|message| match message {
+        JapMessage::Joined(joined) => Some(joined.lease),
+        _ => None,
+    });
+    (node, lease.expect("the join is granted"), now)
+}
+
+fn missed(node: &mut Node, group: GroupKey, parked: u64, now: Time) -> Vec<ForwardingUpdate> {
+    let (flow, parked) = (FlowHash(parked), ParkedId(parked));
+    node.handle_event(ForwardingEvent::Missed { group, flow, parked }, now);
+    updates(node)
+}
+
+#[test]
+fn a_lone_proxy_is_ready_after_a_grace_and_not_ready_once_it_drains() {
+    let mut node = lone();
+    let at = run(&mut node, ms(3_000))
+        .into_iter()
+        .find_map(|(at, effect)| matches!(effect, Effect::Announce(true)).then_some(at));
+    assert_eq!(at, Some(ms(1_000)));
+    node.drain(ms(3_000));
+    assert!(effects(&mut node).contains(&Effect::Announce(false)));
+    assert_eq!(node.status().state, "draining");
+}
+
+#[test]
+fn a_proxy_that_is_its_own_rap_and_jap_delivers_without_a_message() {
+    let (mut node, _, now) = with_target();
+    let all = missed(&mut node, group(53), 9, now);
+    assert!(all.contains(&ForwardingUpdate::Deliver { parked: ParkedId(9) }), "{all:?}");
+    let own = Candidate { proxy: ProxyId::of("fra1"), tier: 0, weight: 1 };
+    let entry = IngressEntry::Candidates(vec![own]);
+    assert!(all.contains(&ForwardingUpdate::Ingress { group: group(53), entry }), "{all:?}");
+}
+
+#[test]
+fn a_refusal_is_remembered_for_half_a_second() {
+    let mut node = lone();
+    run(&mut node, ms(2_000));
+    let all = missed(&mut node, group(53), 1, ms(2_000));
+    assert!(all.contains(&ForwardingUpdate::Refuse { parked: ParkedId(1) }), "{all:?}");
+    let forgotten = run(&mut node, ms(4_000)).into_iter().find_map(|(at, effect)| {
+        (effect == Effect::Forward(ForwardingUpdate::IngressForget(group(53)))).then_some(at)
+    });
+    assert_eq!(forgotten, Some(ms(2_500)));
+}
+
+#[test]
+fn a_packet_that_comes_before_any_report_is_held_and_refused_at_last() {
+    let mut node = lone();
+    assert_eq!(missed(&mut node, group(53), 1, ms(100)), []);
+    let refused = run(&mut node, ms(2_000)).into_iter().find_map(|(at, effect)| {
+        let refusal = ForwardingUpdate::Refuse { parked: ParkedId(1) };
+        (effect == Effect::Forward(refusal)).then_some(at)
+    });
+    assert_eq!(refused, Some(ms(900)));
+    assert_eq!(node.status().counters.held_packets, 1);
+}
+
+#[test]
+fn silent_raps_are_asked_in_turn_and_given_up_after_eight() {
+    let mut node = among(&["a", "b", "c", "d", "e", "f", "g", "h"]);
+    let foreign = (1..2_000)
+        .map(group)
+        .find(|g| !node.group(g, Time::ZERO).summary.rendezvous)
+        .expect("some group is another's");
+    let all = missed(&mut node, foreign, 1, ms(1));
+    let how = RelayHow::Resolve { tried: None };
+    assert!(all.iter().any(|u| matches!(u, ForwardingUpdate::Relay { how: h, .. } if *h == how)));
+    let wished = run(&mut node, ms(2_900));
+    let asked: Vec<_> = wished
+        .iter()
+        .filter_map(|(_, effect)| match effect {
+            Effect::Send { to, message: OverlayMessage::Resolve(Resolve { .. }), .. } => Some(*to),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(asked.len(), 7);
+    assert_eq!(asked[..3].iter().collect::<BTreeSet<_>>().len(), 3);
+    let forget = Effect::Forward(ForwardingUpdate::IngressForget(foreign));
+    assert_eq!(wished.iter().filter(|(_, effect)| *effect == forget).count(), 1);
+}
+
+#[test]
+fn a_jap_without_targets_is_dropped_and_a_used_up_list_goes_back_to_the_rap() {
+    let mut node = among(&["a", "b", "c", "d", "e", "f", "g", "h"]);
+    let foreign = (1..2_000)
+        .map(group)
+        .find(|g| !node.group(g, Time::ZERO).summary.rendezvous)
+        .expect("some group is another's");
+    missed(&mut node, foreign, 1, ms(1));
+    let japs = [ProxyId::of("a"), ProxyId::of("b")];
+    let candidates: Vec<_> =
+        japs.iter().map(|&proxy| Candidate { proxy, tier: 0, weight: 1 }).collect();
+    let list = CandidateList { group: foreign, candidates: candidates.clone(), fresh_ms: 30_000 };
+    node.handle_message(ProxyId::of("c"), list.into(), ms(2));
+    updates(&mut node);
+    node.handle_message(japs[0], NoTarget { group: foreign }.into(), ms(3));
+    let entry = IngressEntry::Candidates(candidates[1..].to_vec());
+    assert_eq!(updates(&mut node), [ForwardingUpdate::Ingress { group: foreign, entry }]);
+    node.handle_message(japs[1], NoTarget { group: foreign }.into(), ms(4));
+    let all = effects(&mut node);
+    let asks = |e: &Effect| matches!(e, Effect::Send { message: OverlayMessage::Resolve(_), .. });
+    assert!(all.iter().any(asks), "{all:?}");
+}
+
+#[test]
+fn the_least_recently_used_group_makes_room() {
+    let mut node = lone();
+    run(&mut node, ms(2_000));
+    let address = |n: u32| std::net::IpAddr::from([203, 0, 113, (n >> 14) as u8]);
+    let bound = 16_384_u32;
+    for n in 0..=bound {
+        let group = GroupKey { address: address(n), port: (n & 0x3FFF) as u16 + 1, ..group(1) };
+        missed(&mut node, group, n.into(), Time::from_micros(2_000_000 + u64::from(n)));
+    }
+    let status = node.status();
+    assert_eq!(status.ingress_groups, bound as usize);
+    assert_eq!(status.counters.table_full, 1);
+    let first = GroupKey { address: address(0), port: 1, ..group(1) };
+    assert_eq!(node.group(&first, ms(2_100)).summary.ingress, None);
+}
+
+#[test]
+fn a_connection_holds_so_many_targets_and_no_more() {
+    let (mut node, _, now) = with_target();
+    for n in 2..=257 {
+        node.agent_message(AGENT, wish(n, group(53), n), now);
+    }
+    let refusals: Vec<_> = said(&mut node)
+        .into_iter()
+        .filter_map(|message| match message {
+            JapMessage::Refused(refused) => Some((refused.request, refused.code)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(refusals, [(257, RefusalCode::Full)]);
+    assert_eq!(node.targets(now).len(), 256);
+}
+
+#[test]
+fn a_draining_proxy_refuses_joins() {
+    let (mut node, _, now) = with_target();
+    node.drain(now);
+    assert!(said(&mut node).iter().any(|message| matches!(message, JapMessage::Draining(_))));
+    node.agent_message(AGENT, wish(2, group(53), 2), now);
+    assert!(said(&mut node).iter().any(|message| matches!(message, JapMessage::Refused(_))));
+}
+
+#[test]
+fn a_target_that_left_keeps_its_flows_though_its_agent_closes() {
+    let (mut node, lease, now) = with_target();
+    node.agent_message(AGENT, Leave { lease }.into(), now);
+    node.agent_closed(AGENT, now);
+    let all = updates(&mut node);
+    assert!(
+        matches!(&all[..], [ForwardingUpdate::Target(t)] if t.state == TargetState::Draining),
+        "{all:?}"
+    );
+    let gone =
+        run(&mut node, now + Duration::from_secs(400)).into_iter().find_map(|(at, effect)| {
+            (effect == Effect::Forward(ForwardingUpdate::TargetGone(lease))).then_some(at)
+        });
+    assert_eq!(gone, Some(now + Duration::from_secs(300)));
+}
+
+#[test]
+fn a_target_whose_agent_vanishes_is_gone_at_once() {
+    let (mut node, lease, now) = with_target();
+    node.agent_closed(AGENT, now);
+    assert!(updates(&mut node).contains(&ForwardingUpdate::TargetGone(lease)));
+}
+
+#[test]
+fn a_refused_target_is_probed_taken_out_and_probed_again() {
+    let (mut node, lease, now) = with_target();
+    node.handle_event(ForwardingEvent::TargetRefuses(lease), now);
+    node.handle_event(ForwardingEvent::TargetRefuses(lease), now);
+    assert_eq!(updates(&mut node), [ForwardingUpdate::Probe { target: lease }]);
+    let outcome = ProbeOutcome::Refused;
+    node.handle_event(ForwardingEvent::ProbeDone { target: lease, outcome }, now);
+    let all = effects(&mut node);
+    let told = |e: &Effect| matches!(e, Effect::Agent { message: JapMessage::TargetChange(c), .. } if !c.up);
+    assert!(all.iter().any(told), "{all:?}");
+    assert_eq!(node.targets(now)[0].state, "down");
+    let probe = Effect::Forward(ForwardingUpdate::Probe { target: lease });
+    let again = run(&mut node, now + Duration::from_secs(1))
+        .into_iter()
+        .find_map(|(at, effect)| (effect == probe).then_some(at));
+    assert_eq!(again, Some(now + Duration::from_millis(250)));
+}
+
+#[test]
+fn an_agent_that_sends_nothing_loses_its_lease() {
+    let (mut node, _, now) = with_target();
+    let lease = Duration::from_millis(node.targets(now)[0].lease_ms);
+    let reason = CloseReason::LeaseExpired;
+    let closed = run(&mut node, now + Duration::from_secs(10))
+        .into_iter()
+        .find_map(|(at, e)| (e == Effect::CloseAgent { agent: AGENT, reason }).then_some(at));
+    assert_eq!(closed, Some(now + lease));
+    assert!(node.targets(now).is_empty());
+}
+
+#[test]
+fn a_rumour_of_its_own_death_is_denied() {
+    let mut node = among(&["a"]);
+    let rumour = MemberRecord {
+        name: "fra1".into(),
+        cluster: "fra".into(),
+        unicast: vec!["198.51.100.1".parse().unwrap()],
+        incarnation: node.status().incarnation,
+        state: MemberState::Down,
+    };
+    let before = rumour.incarnation;
+    let update = MemberUpdate { members: vec![rumour] };
+    node.handle_message(ProxyId::of("a"), update.into(), ms(5));
+    assert_eq!(node.status().incarnation, before + 1);
+    let denied = effects(&mut node).into_iter().any(|effect| match effect {
+        Effect::Send { message: OverlayMessage::MemberUpdate(update), .. } => {
+            update.members.iter().any(|m| m.incarnation == before + 1)
+        }
+        _ => false,
+    });
+    assert!(denied);
+}
