@@ -20,6 +20,9 @@ use crate::wait::wait_until;
 /// The groups of a server: port and protocol.
 const GROUPS: [(u16, &str); 3] = [(ECHO_PORT, "udp"), (ACCEPT_PORT, "tcp"), (BULK_PORT, "tcp")];
 
+/// The agent's name in the lab.
+const AGENT: &str = "pias-join";
+
 /// Makes the operator's keys as an operator would, and hands them out.
 pub(super) fn prepare(lab: &Lab) -> Result<(), BenchError> {
     let directory = programs::directory();
@@ -65,7 +68,7 @@ fn piasctl_ca(piasctl: &Path, arguments: &[&str]) -> Result<(), BenchError> {
 }
 
 /// Starts these proxies, the first of which becomes the target's join proxy,
-/// and the target's agents; returns when the target is a member of its groups.
+/// and the target's agent; returns when the target is a member of its groups.
 pub(super) fn start(
     lab: &Lab,
     proxies: &[&str],
@@ -87,30 +90,22 @@ pub(super) fn start(
             status.is_ok_and(|status| status["ready"].as_bool() == Some(true))
         })?;
     }
-    for (port, protocol) in GROUPS {
-        let group = format!("{}/{protocol}", at(anycast, port));
-        let words = [join.as_str(), &group, "--ca", "/etc/pias/ca.pem"];
-        lab.host(target).spawn(&agent(port), &words)?;
-    }
+    let mut words = vec![join, "--ca".to_owned(), "/etc/pias/ca.pem".to_owned()];
+    words.extend(GROUPS.map(|(port, protocol)| format!("{}/{protocol}", at(anycast, port))));
+    lab.host(target).spawn(AGENT, &words)?;
     wait(lab, format!("{target} to have joined through {}", proxies[0]), || {
         let targets = lab.host(proxies[0]).piasctl(&["targets"]);
         targets.is_ok_and(|found| found["targets"].as_array().map(Vec::len) == Some(GROUPS.len()))
     })
 }
 
-/// Ends agents and proxies.
+/// Ends the agent, then the proxies.
 pub(super) fn stop(lab: &Lab, proxies: &[&str], target: &str) -> Result<(), BenchError> {
-    for (port, _) in GROUPS {
-        stop_process(lab, target, &agent(port))?;
-    }
+    stop_process(lab, target, AGENT)?;
     for proxy in proxies {
         stop_process(lab, proxy, "piasd")?;
     }
     Ok(())
-}
-
-fn agent(port: u16) -> String {
-    format!("pias-join-{port}")
 }
 
 fn wait(lab: &Lab, what: String, condition: impl FnMut() -> bool) -> Result<(), BenchError> {
