@@ -1,0 +1,204 @@
+//! The admin API over a socket in a temporary directory, asked by `piasctl` itself.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use clap::Parser;
+use pias_datapath::{counters::Path as Way, drop_reason::DropReason, explain::Step};
+use pias_overlay::NodeConfig;
+use tokio::sync::{mpsc, watch};
+
+use super::*;
+use crate::{
+    brain::{self, Inlets, Outlets},
+    ctl::{self, Cli},
+    join_net::JoinNet,
+    overlay_net::OverlayNetConfig,
+    testing::Operator,
+};
+
+/// A datapath that has seen one packet, and dropped two.
+struct Still;
+
+impl Datapath for Still {
+    fn counters(&self) -> Result<Counters, EngineGone> {
+        let mut counters = Counters::default();
+        counters.count(Way::Echo);
+        counters.count_drops(DropReason::HopLimit, 2);
+        Ok(counters)
+    }
+
+    fn occupancy(&self) -> Result<Occupancy, EngineGone> {
+        Ok(Occupancy::default())
+    }
+
+    fn flows(&self, _limit: usize) -> Result<Vec<FlowView>, EngineGone> {
+        Ok(Vec::new())
+    }
+
+    fn explain(&self, client: SocketAddr, group: GroupKey) -> Result<Explanation, EngineGone> {
+        Ok(Explanation { client, group, steps: vec![Step::NotPinned, Step::Missed] })
+    }
+}
+
+struct Daemon {
+    operator: Operator,
+    app: App,
+    socket: PathBuf,
+    announce: watch::Receiver<bool>,
+    _datagrams: mpsc::Sender<pias_datapath::engine::Datagram>,
+}
+
+fn daemon() -> Daemon {
+    let operator = Operator::new(&["fra1"]);
+    let (identity, reset_keys) = (operator.identity("fra1"), operator.reset_keys());
+    let counters = DaemonCounters::default();
+    let (input, inputs) = mpsc::channel(16);
+    let (_, events) = mpsc::channel(1);
+    let (datagrams, arrived) = mpsc::channel(1);
+    let config = OverlayNetConfig {
+        name: "fra1",
+        unicast: &["127.0.0.1".parse().unwrap()],
+        port: 0,
+        identity: &identity,
+        reset_keys: &reset_keys,
+    };
+    let overlay = OverlayNet::start(&config, input.clone(), counters.overlay.clone()).unwrap();
+    let send = Box::new(|_| true);
+    let join = JoinNet::start(&identity, &reset_keys, arrived, send, input, counters.join.clone())
+        .unwrap();
+    let (announcer, announce) = watch::channel(false);
+    let outlets =
+        Outlets { overlay: overlay.clone(), join, forward: Box::new(|_| {}), announce: announcer };
+    let node = NodeConfig {
+        name: "fra1".into(),
+        cluster: "fra".into(),
+        unicast: vec!["127.0.0.1".parse().unwrap()],
+        anycast: vec!["203.0.113.0/24".parse().unwrap()],
+        seeds: Vec::new(),
+        heartbeat: Duration::from_millis(200),
+        policies: BTreeMap::new(),
+        incarnation: 1,
+    };
+    let brain = brain::start(node, 7, Inlets { inputs, events }, outlets);
+    let parts =
+        Parts { brain, datapath: Box::new(Still), overlay, counters, started: Instant::now() };
+    let socket = operator.path().join("run/piasd.sock");
+    let app = App::new(parts);
+    serve_socket(app.clone(), &socket).unwrap();
+    Daemon { operator, app, socket, announce, _datagrams: datagrams }
+}
+
+impl Daemon {
+    async fn ctl(&self, arguments: &[&str]) -> Result<String, ctl::CtlError> {
+        let socket = self.socket.to_str().unwrap();
+        let cli = Cli::parse_from(["piasctl", "--socket", socket].iter().chain(arguments));
+        let mut out = Vec::new();
+        ctl::run(cli, &mut out).await.map(|()| String::from_utf8(out).unwrap())
+    }
+
+    async fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let arguments: Vec<_> = arguments.iter().copied().chain(["-o", "json"]).collect();
+        serde_json::from_str(&self.ctl(&arguments).await.unwrap()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_status_has_the_figures_of_overlay_and_datapath() {
+    let daemon = daemon();
+    let status = daemon.json(&["status"]).await;
+    assert_eq!((&status["name"], &status["cluster"]), (&"fra1".into(), &"fra".into()));
+    assert_eq!(status["engine"]["paths"]["echo"], 1);
+    assert_eq!(status["engine"]["dropped"], 2);
+    assert!(status["ready"].is_boolean() && status["uptime_s"].is_u64());
+    let shown = daemon.ctl(&["status"]).await.unwrap();
+    assert!(shown.contains("fra1 (cluster fra)") && shown.contains("echo"), "{shown}");
+}
+
+#[tokio::test]
+async fn every_reason_of_a_drop_is_listed_even_those_that_never_happened() {
+    let daemon = daemon();
+    let drops = daemon.json(&["drops"]).await;
+    let drops = drops["drops"].as_array().unwrap();
+    assert_eq!(drops.len(), DropReason::ALL.len());
+    assert!(drops.contains(&serde_json::json!({ "reason": "hop_limit", "packets": 2 })));
+}
+
+#[tokio::test]
+async fn lists_are_lists_even_when_empty() {
+    let daemon = daemon();
+    for (question, field) in
+        [("groups", "groups"), ("targets", "targets"), ("flows", "flows"), ("proxies", "proxies")]
+    {
+        assert!(daemon.json(&[question]).await[field].is_array(), "{question}");
+        daemon.ctl(&[question]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_explanation_tells_the_flow_s_way() {
+    let daemon = daemon();
+    let shown = daemon.ctl(&["explain", "198.51.100.7:4000", "203.0.113.10:53/udp"]).await.unwrap();
+    assert!(shown.contains("203.0.113.10:53/udp"), "{shown}");
+    assert!(shown.contains("2. nothing is known of the group"), "{shown}");
+    let shown = daemon.ctl(&["explain", "198.51.100.7", "203.0.113.10:53"]).await.unwrap();
+    assert!(shown.contains("203.0.113.10:53/tcp"), "{shown}");
+    assert!(shown.contains("write 198.51.100.7:PORT"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_question_that_makes_no_sense_is_answered_with_what_to_write() {
+    let daemon = daemon();
+    let error = daemon.ctl(&["group", "203.0.113.10"]).await.unwrap_err();
+    assert!(error.to_string().contains("write 203.0.113.10:53"), "{error}");
+    assert_eq!(error.exit_code(), 1);
+    let error = daemon.ctl(&["explain", "me", "203.0.113.10:53"]).await.unwrap_err();
+    assert!(error.to_string().contains("`me` is no client"), "{error}");
+}
+
+#[tokio::test]
+async fn drain_reaches_the_overlay() {
+    let mut daemon = daemon();
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, daemon.announce.wait_for(|ready| *ready))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(daemon.json(&["drain"]).await["draining"], true);
+    assert_eq!(daemon.json(&["status"]).await["state"], "draining");
+    assert!(!*daemon.announce.borrow());
+}
+
+#[tokio::test]
+async fn the_socket_belongs_to_its_owner_alone_and_to_one_daemon() {
+    let daemon = daemon();
+    let mode = fs::metadata(&daemon.socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let taken = serve_socket(daemon.app.clone(), &daemon.socket);
+    assert!(matches!(taken, Err(ServeError::Taken(_))));
+}
+
+#[tokio::test]
+async fn a_socket_that_a_dead_daemon_left_is_replaced() {
+    let daemon = daemon();
+    let left = daemon.operator.path().join("left.sock");
+    drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+    serve_socket(daemon.app.clone(), &left).unwrap();
+}
+
+#[tokio::test]
+async fn metrics_have_names_units_and_help() {
+    let daemon = daemon();
+    let text = metrics::render(&daemon.app).await.unwrap();
+    for line in [
+        "# HELP pias_drops Packets that went no further, by reason.",
+        "pias_drops_total{reason=\"hop_limit\"} 2",
+        "pias_drops_total{reason=\"malformed\"} 0",
+        "pias_packets_total{path=\"echo\"} 1",
+        "# UNIT pias_uptime_seconds seconds",
+        "pias_queue_drops_total{queue=\"brain\"} 0",
+        "pias_targets{state=\"up\"} 0",
+        "# EOF",
+    ] {
+        assert!(text.contains(line), "no `{line}` in\n{text}");
+    }
+}

@@ -1,0 +1,239 @@
+//! The task that owns the overlay's [`Node`]: inputs in, effects out, and the clock.
+//!
+//! ```text
+//!  peers, agents ──Input──►┐                    ┌──► connections to peers
+//!  datapath ──────event───►│  Node, one task    │──► agents
+//!  admin API ───question──►┘  next_timeout ⟲    └──► datapath, routes, log
+//! ```
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use pias_overlay::{AgentId, Effect, Node, NodeConfig, Notice};
+use pias_protocol::{
+    agent::AgentMessage,
+    forwarding::{ForwardingEvent, ForwardingUpdate},
+    ids::ProxyId,
+    overlay::OverlayMessage,
+    time::Time,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{join_net::JoinNet, limits, log_limit::LogLimit, overlay_net::OverlayNet};
+
+/// What peers and agents did.
+#[derive(Debug)]
+pub enum Input {
+    /// A proxy, known by its certificate, says something.
+    Message {
+        /// Who.
+        from: ProxyId,
+        /// What.
+        message: OverlayMessage,
+    },
+    /// A proxy cannot be connected to.
+    PeerUnreachable(ProxyId),
+    /// An agent opened its stream.
+    AgentConnected {
+        /// Its number from now on.
+        agent: AgentId,
+        /// Where it is.
+        remote: SocketAddr,
+    },
+    /// An agent says something.
+    AgentMessage {
+        /// Who.
+        agent: AgentId,
+        /// What.
+        message: AgentMessage,
+    },
+    /// An agent's connection is gone.
+    AgentClosed(AgentId),
+}
+
+/// Something to be asked of the node, or done to it.
+type Question = Box<dyn FnOnce(&mut Node, Time) + Send>;
+
+/// Applies an update to the datapath.
+pub type Forward = Box<dyn FnMut(ForwardingUpdate) + Send>;
+
+/// Where effects go.
+pub struct Outlets {
+    /// Connections to peers.
+    pub overlay: OverlayNet,
+    /// Connections to agents.
+    pub join: JoinNet,
+    /// The datapath.
+    pub forward: Forward,
+    /// Whether the routes should be installed.
+    pub announce: watch::Sender<bool>,
+}
+
+/// Where inputs come from.
+pub struct Inlets {
+    /// Peers and agents.
+    pub inputs: mpsc::Receiver<Input>,
+    /// The datapath.
+    pub events: mpsc::Receiver<ForwardingEvent>,
+}
+
+/// Asks the brain. Clones ask the same one.
+#[derive(Clone)]
+pub struct BrainHandle(mpsc::Sender<Question>);
+
+/// The brain has stopped, or does not answer in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the overlay has stopped or does not answer")]
+pub struct BrainGone;
+
+impl BrainHandle {
+    /// What `question` finds in the node, or does to it.
+    ///
+    /// # Errors
+    /// [`BrainGone`], after [`limits::ADMIN_TIME`] at the latest.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Node, Time) -> T + Send + 'static,
+    ) -> Result<T, BrainGone> {
+        let (answer, answered) = oneshot::channel();
+        let question = Box::new(move |node: &mut Node, now| {
+            // Who asked may have given up.
+            let _ = answer.send(question(node, now));
+        });
+        let ask = async {
+            self.0.send(question).await.map_err(|_| BrainGone)?;
+            answered.await.map_err(|_| BrainGone)
+        };
+        tokio::time::timeout(limits::ADMIN_TIME, ask).await.map_err(|_| BrainGone)?
+    }
+}
+
+/// Starts the brain. It stops when all handles are gone.
+#[must_use]
+pub fn start(config: NodeConfig, seed: u64, inlets: Inlets, outlets: Outlets) -> BrainHandle {
+    let (asker, questions) = mpsc::channel(limits::BRAIN_QUESTIONS);
+    let node = Node::new(config, seed, Time::ZERO);
+    let brain = Brain { node, start: Instant::now(), outlets };
+    tokio::spawn(brain.run(inlets, questions));
+    BrainHandle(asker)
+}
+
+struct Brain {
+    node: Node,
+    start: Instant,
+    outlets: Outlets,
+}
+
+impl Brain {
+    async fn run(mut self, mut inlets: Inlets, mut questions: mpsc::Receiver<Question>) {
+        let mut inputs = Vec::with_capacity(limits::BRAIN_BATCH);
+        let mut events = Vec::with_capacity(limits::BRAIN_BATCH);
+        loop {
+            self.carry_out();
+            let due = self.due();
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => {}
+                question = questions.recv() => match question {
+                    Some(question) => {
+                        let now = self.now();
+                        question(&mut self.node, now);
+                    }
+                    None => return,
+                },
+                _ = inlets.inputs.recv_many(&mut inputs, limits::BRAIN_BATCH) => {}
+                _ = inlets.events.recv_many(&mut events, limits::BRAIN_BATCH) => {}
+            }
+            for input in inputs.drain(..) {
+                self.take(input);
+                self.carry_out();
+            }
+            for event in events.drain(..) {
+                let now = self.now();
+                self.node.handle_event(event, now);
+                self.carry_out();
+            }
+            // Asked after every turn, so that a stream of inputs cannot hold timers up.
+            if self.due() <= Instant::now() {
+                let now = self.now();
+                self.node.handle_timeout(now);
+            }
+        }
+    }
+
+    /// Microseconds since the start of the brain.
+    fn now(&self) -> Time {
+        Time::from_micros(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn due(&self) -> Instant {
+        /// A node without timers is looked at this often, which costs nothing.
+        const SELDOM: Duration = Duration::from_secs(3600);
+        match self.node.next_timeout() {
+            Some(deadline) => self.start + Duration::from_micros(deadline.at.as_micros()),
+            None => Instant::now() + SELDOM,
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let now = self.now();
+        match input {
+            Input::Message { from, message } => self.node.handle_message(from, message, now),
+            Input::PeerUnreachable(peer) => self.node.peer_unreachable(peer, now),
+            Input::AgentConnected { agent, remote } => {
+                self.node.agent_connected(agent, remote, now);
+            }
+            Input::AgentMessage { agent, message } => self.node.agent_message(agent, message, now),
+            Input::AgentClosed(agent) => self.node.agent_closed(agent, now),
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(effect) = self.node.poll_effect() {
+            let outlets = &mut self.outlets;
+            match effect {
+                Effect::Send { to, name, address, delivery, message } => {
+                    outlets.overlay.send(to, &name, address, delivery, &message);
+                }
+                Effect::Forward(update) => (outlets.forward)(update),
+                Effect::Agent { agent, message } => outlets.join.say(agent, message),
+                Effect::CloseAgent { agent, reason } => {
+                    outlets.join.close_agent(agent, reason.to_string());
+                }
+
+                Effect::Announce(ready) => {
+                    outlets.announce.send_replace(ready);
+                }
+                Effect::Notice(notice) => log(&notice),
+            }
+        }
+    }
+}
+
+/// Writes a notice, unless too many of its kind were written in this second.
+fn log(notice: &Notice) {
+    static PROXIES: LogLimit = LogLimit::per_second(100);
+    static RECORDS: LogLimit = LogLimit::new();
+    static TARGETS: LogLimit = LogLimit::per_second(50);
+    static REFUSALS: LogLimit = LogLimit::per_second(5);
+    static OWN: LogLimit = LogLimit::per_second(10);
+    let (limit, warn) = match notice {
+        Notice::ProxyUp { .. } | Notice::ProxyDraining { .. } => (&PROXIES, false),
+        Notice::ProxyGone { .. } => (&PROXIES, true),
+        Notice::RecordRefused { .. } => (&RECORDS, true),
+        Notice::JoinRefused { .. } => (&REFUSALS, false),
+        Notice::TargetDown { .. } => (&TARGETS, true),
+        Notice::TargetJoined { .. } | Notice::TargetUp { .. } | Notice::TargetGone { .. } => {
+            (&TARGETS, false)
+        }
+        Notice::Refuted { .. } | Notice::Ready { .. } | Notice::Draining => (&OWN, false),
+    };
+    match (limit.permit(), warn) {
+        (None, _) => {}
+        (Some(0), true) => tracing::warn!("{notice}"),
+        (Some(0), false) => tracing::info!("{notice}"),
+        (Some(suppressed), true) => tracing::warn!(suppressed, "{notice}"),
+        (Some(suppressed), false) => tracing::info!(suppressed, "{notice}"),
+    }
+}
