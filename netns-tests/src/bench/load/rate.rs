@@ -1,8 +1,9 @@
 //! `udp-rate`: replies per second at saturation.
 //!
-//! Every socket keeps a window of requests outstanding and sends one more for
-//! each reply, so the way and the server set the pace, and nothing overflows
-//! on purpose. A lost datagram would shrink a window for ever; a socket that
+//! Every socket keeps up to a window of requests outstanding, so the way and
+//! the server set the pace, and nothing overflows on purpose. It fills the
+//! window again when half of it is free: one request per reply would measure
+//! how fast the client and the server wake each other up. A lost datagram would shrink a window for ever; a socket that
 //! has been quiet for [`QUIET_LIMIT`] counts its window as lost and fills it
 //! again.
 
@@ -61,11 +62,12 @@ fn open(to: SocketAddr) -> Result<Vec<Flow>, LoadError> {
 /// Sends and receives for `time`; returns replies and requests given up.
 fn exchange(flows: &mut [Flow], batch: &mut Batch, time: Duration) -> Result<(u64, u64), Errno> {
     let (mut replies, mut lost) = (0, 0);
+    let mut readable = vec![true; flows.len()];
     let mut now = Instant::now();
     let end = now + time;
     while now < end {
-        for flow in flows.iter_mut() {
-            let received = tolerant(batch.receive(&flow.socket))?;
+        for (flow, readable) in flows.iter_mut().zip(&readable) {
+            let received = if *readable { tolerant(batch.receive(&flow.socket))? } else { 0 };
             replies += received as u64;
             lost += flow.window.note(received, now) as u64;
             let vacant = flow.window.vacant();
@@ -74,19 +76,22 @@ fn exchange(flows: &mut [Flow], batch: &mut Batch, time: Duration) -> Result<(u6
                 flow.window.outstanding += sent;
             }
         }
-        wait(flows)?;
+        readable = wait(flows)?;
         now = Instant::now();
     }
     Ok((replies, lost))
 }
 
-/// Waits until a socket can be read, or one may have been quiet for too long.
-fn wait(flows: &[Flow]) -> Result<(), Errno> {
+/// Waits until a socket can be read, or one may have been quiet for too long;
+/// returns which can.
+fn wait(flows: &[Flow]) -> Result<Vec<bool>, Errno> {
     let mut sockets: Vec<_> =
         flows.iter().map(|flow| PollFd::new(flow.socket.as_fd(), PollFlags::POLLIN)).collect();
     let limit = PollTimeout::try_from(QUIET_LIMIT).unwrap_or(PollTimeout::ZERO);
     match poll(&mut sockets, limit) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Ok(_) | Err(Errno::EINTR) => {
+            Ok(sockets.iter().map(|socket| socket.any().unwrap_or(false)).collect())
+        }
         Err(errno) => Err(errno),
     }
 }
@@ -132,9 +137,10 @@ impl Window {
         0
     }
 
-    /// How many requests may be sent.
+    /// How many requests may be sent: none until half the window is free.
     fn vacant(&self) -> usize {
-        RATE_WINDOW.saturating_sub(self.outstanding)
+        let vacant = RATE_WINDOW.saturating_sub(self.outstanding);
+        if vacant < RATE_WINDOW / 2 { 0 } else { vacant }
     }
 }
 
@@ -143,12 +149,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reply_makes_room_for_one_request() {
+    fn a_window_is_filled_when_half_of_it_is_free() {
         let start = Instant::now();
         let mut window = Window { outstanding: RATE_WINDOW, heard: start };
+        assert_eq!(window.note(RATE_WINDOW / 2 - 1, start), 0);
         assert_eq!(window.vacant(), 0);
-        assert_eq!(window.note(3, start), 0);
-        assert_eq!(window.vacant(), 3);
+        assert_eq!(window.note(1, start), 0);
+        assert_eq!(window.vacant(), RATE_WINDOW / 2);
     }
 
     #[test]
