@@ -183,6 +183,12 @@ impl Lab {
         Ok(())
     }
 
+    /// Waits until every proxy is ready and announced, as after a boot; how
+    /// long that took.
+    pub fn wait_proxies(&self) -> Result<Duration, NotReady> {
+        readiness::wait_proxies(self)
+    }
+
     /// How long the boot took; zero for an attached lab.
     pub fn boot_times(&self) -> BootTimes {
         self.times

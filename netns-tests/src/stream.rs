@@ -91,7 +91,8 @@ impl Stream<'_> {
 }
 
 impl Questions {
-    fn parse(log: &str) -> Self {
+    /// Reads what `pias-lab tool ask` printed.
+    pub fn parse(log: &str) -> Self {
         let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
         let mut questions: Vec<Answered> = lines.collect();
         questions.sort_by(|one, other| one.asked_ms.total_cmp(&other.asked_ms));

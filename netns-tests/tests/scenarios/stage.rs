@@ -1,0 +1,139 @@
+//! The lab that a scenario plays in.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pias_lab::topology::GroupSpec;
+use pias_lab::{Join, Lab, Options, Topology, bracketed, clock, testing};
+
+/// The POPs of the default topology. Each has the client `c-POP`, the targets
+/// `POP-t1` and `POP-t2`, and the proxies `POP1` and `POP2`.
+pub(crate) const POPS: [&str; 3] = ["fra", "nyc", "sin"];
+
+/// The group number with the policy `balanced`, see [`anycast`].
+pub(crate) const BALANCED: u8 = 101;
+
+/// The group number with the policy `random`, see [`anycast`].
+pub(crate) const RANDOM: u8 = 102;
+
+/// One lab at a time, and the one that a scenario left whole: the next scenario
+/// goes on with it.
+static TURN: Mutex<Option<Lab>> = Mutex::new(None);
+
+/// A lab, and the turn to use the machine.
+pub(crate) struct Stage {
+    lab: Option<Lab>,
+    shared: bool,
+    turn: MutexGuard<'static, Option<Lab>>,
+}
+
+impl Stage {
+    /// The default topology. Scenarios share it, so one that breaks something
+    /// mends it, and each uses group numbers of its own. None where no lab can
+    /// run.
+    pub(crate) fn shared() -> Option<Self> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(1);
+        if testing::skip() {
+            return None;
+        }
+        let mut turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let lab = turn.take().unwrap_or_else(|| {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("scenarios-{number}"));
+            up(&shared_topology(), &Options { state: Some(state), ..Options::default() })
+        });
+        Some(Self { lab: Some(lab), shared: true, turn })
+    }
+
+    /// A lab of its own, of another topology.
+    pub(crate) fn own(topology: &Topology) -> Option<Self> {
+        if testing::skip() {
+            return None;
+        }
+        let mut turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two labs at once would share two cores.
+        drop(turn.take());
+        Some(Self { lab: Some(up(topology, &Options::default())), shared: false, turn })
+    }
+}
+
+impl Deref for Stage {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        self.lab.as_ref().expect("the lab is there until the stage is dropped")
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("logs: {}", self.logs().display());
+        } else if self.shared {
+            *self.turn = self.lab.take();
+        }
+    }
+}
+
+fn up(topology: &Topology, options: &Options) -> Lab {
+    let lab = Lab::up(topology, options).expect("the lab boots");
+    let times = lab.boot_times();
+    println!("{}: {:.1?}", topology.name, times.built + times.routed + times.proxies);
+    lab
+}
+
+fn shared_topology() -> Topology {
+    let mut topology = Topology::three_pops();
+    for (number, policy) in [(BALANCED, "balanced"), (RANDOM, "random")] {
+        topology.groups.extend(anycast(number).map(|address| GroupSpec {
+            address: service(&address, 53),
+            policy: policy.to_owned(),
+        }));
+    }
+    topology
+}
+
+/// The anycast addresses of a number, one per family.
+pub(crate) fn anycast(number: u8) -> [String; 2] {
+    [format!("203.0.113.{number}"), format!("2001:db8:a::{number}")]
+}
+
+/// `AA:port`.
+pub(crate) fn service(address: &str, port: u16) -> String {
+    format!("{}:{port}", bracketed(address))
+}
+
+/// Joins a host to `AA:port` of both families; `protocol` is `/udp`, `/tcp` or
+/// empty for both.
+pub(crate) fn join_both<'lab>(
+    lab: &'lab Lab,
+    host: &str,
+    number: u8,
+    suffix: &str,
+) -> [Join<'lab>; 2] {
+    anycast(number).map(|address| {
+        let group = format!("{}:{suffix}", bracketed(&address));
+        lab.host(host).join(&group, &[]).expect("the target joins")
+    })
+}
+
+/// Ends memberships as an operator would.
+pub(crate) fn leave<'lab>(joins: impl IntoIterator<Item = Join<'lab>>) {
+    for join in joins {
+        join.leave().expect("the agent leaves");
+    }
+}
+
+/// Time since a moment of the machine's clock.
+pub(crate) fn since(moment: Duration) -> Duration {
+    clock().saturating_sub(moment)
+}
+
+/// The other proxy of a POP: of `fra1` it is `fra2`.
+pub(crate) fn mate(proxy: &str) -> String {
+    let (pop, number) = proxy.split_at(proxy.len() - 1);
+    format!("{pop}{}", if number == "1" { "2" } else { "1" })
+}
