@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use hashbrown::HashMap;
 use pias_protocol::{
     group::GroupKey,
-    hash::{FlowHash, FlowKey},
+    hash::FlowKey,
     ids::{ParkedId, ProxyId},
     time::Time,
 };
@@ -54,8 +54,6 @@ pub struct Parked {
     pub packet: Packet,
     /// Its flow.
     pub key: FlowKey,
-    /// The flow's hash.
-    pub hash: FlowHash,
     /// How it came.
     pub arrival: Arrival,
     /// The train of fragments that follows it, if it is a first fragment.
@@ -82,7 +80,7 @@ impl Parking {
 
     /// How many packets wait.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.parked.len()
     }
 
@@ -94,7 +92,6 @@ impl Parking {
         &mut self,
         packet: &Packet,
         key: FlowKey,
-        hash: FlowHash,
         arrival: Arrival,
         now: Time,
     ) -> Result<ParkedId, DropReason> {
@@ -105,7 +102,7 @@ impl Parking {
         let id = self.next;
         self.next += 1;
         let packet = packet.to_kept();
-        self.parked.insert(id, Parked { packet, key, hash, arrival, train: None, at: now });
+        self.parked.insert(id, Parked { packet, key, arrival, train: None, at: now });
         self.per_group.insert(key.group, share + 1);
         Ok(ParkedId(id))
     }
@@ -168,7 +165,7 @@ mod tests {
         let now = Time::from_micros(1);
         let mut park = |group: &str| {
             let key = key(group);
-            parking.park(&packet, key, key.hash(), HERE, now)
+            parking.park(&packet, key, HERE, now)
         };
         let first = park("203.0.113.1:53/udp").unwrap();
         park("203.0.113.1:53/udp").unwrap();
@@ -178,6 +175,6 @@ mod tests {
         assert!(parking.take(first).is_none(), "a packet leaves once");
         assert!(parking.expire(now + Duration::from_millis(999)).is_none());
         assert!(parking.expire(now + PARKED_FOR).is_some());
-        assert_eq!(parking.len(), 1);
+        assert_eq!(parking.count(), 1);
     }
 }

@@ -29,7 +29,7 @@ impl<T> Default for Slots<T> {
 impl<T> Slots<T> {
     /// How many values there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
@@ -103,6 +103,6 @@ mod tests {
         assert_eq!(slots.slots(), 1, "the slot is used again");
         assert_eq!((slots.get(first), slots.get(second)), (None, Some(&'b')));
         assert_eq!(slots.remove(first), None);
-        assert_eq!(slots.len(), 1);
+        assert_eq!(slots.count(), 1);
     }
 }

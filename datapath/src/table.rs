@@ -125,7 +125,7 @@ impl Table {
                 peer.tunnel = tunnel;
                 self.peer_by_tunnel.insert(tunnel, handle);
             }
-        } else if self.peers.len() < self.limits.members {
+        } else if self.peers.count() < self.limits.members {
             let handle = self.peers.insert(Peer { id, tunnel, learnt_mtu: None });
             self.peer_by_id.insert(id, handle);
             self.peer_by_tunnel.insert(tunnel, handle);
@@ -228,7 +228,7 @@ impl Table {
             }
             self.remove_target(target.id);
         }
-        if self.targets.len() >= self.limits.members {
+        if self.targets.count() >= self.limits.members {
             return;
         }
         let (id, group) = (target.id, target.group);

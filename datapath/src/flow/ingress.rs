@@ -77,8 +77,8 @@ impl IngressTable {
 
     /// How many flows are pinned.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.flows.len()
+    pub fn count(&self) -> usize {
+        self.flows.count()
     }
 
     /// A flow's pin.
@@ -107,7 +107,7 @@ impl IngressTable {
             known.last = new.last;
             return false;
         }
-        let full = self.flows.len() >= self.limit;
+        let full = self.flows.count() >= self.limit;
         if full {
             self.evict(new.last);
         }
@@ -195,7 +195,7 @@ mod tests {
         for port in 100..200 {
             table.pin(pinned(port, Phase::Opening, start + Duration::from_secs(1)));
         }
-        assert_eq!(table.len(), 8);
+        assert_eq!(table.count(), 8);
         assert!((1..8).all(|port| table.get(&pinned(port, Phase::Open, start).key).is_some()));
     }
 
@@ -206,9 +206,9 @@ mod tests {
         table.pin(pinned(1, Phase::Open, start));
         table.pin(pinned(2, Phase::Opening, start));
         table.age(start + TCP_OPENING_AND_MORE);
-        assert_eq!(table.len(), 1);
+        assert_eq!(table.count(), 1);
         table.age(start + Duration::from_secs(3 * 3600));
-        assert_eq!(table.len(), 0);
+        assert_eq!(table.count(), 0);
     }
 
     const TCP_OPENING_AND_MORE: Duration = Duration::from_secs(31);

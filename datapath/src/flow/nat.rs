@@ -60,14 +60,14 @@ pub struct NatFlow {
 
 impl NatFlow {
     /// A segment of the client with these flags came.
-    pub fn from_client(&mut self, flags: u8, now: Time) {
+    pub fn client_sent(&mut self, flags: u8, now: Time) {
         self.last = now;
         self.client_fin |= flags & tcp::FIN != 0;
         self.advance(flags);
     }
 
     /// A segment of the target with these flags came.
-    pub fn from_target(&mut self, flags: u8, now: Time) {
+    pub fn target_sent(&mut self, flags: u8, now: Time) {
         self.last = now;
         self.target_fin |= flags & tcp::FIN != 0;
         if self.phase == Phase::Opening && flags & tcp::RST == 0 {
@@ -134,8 +134,8 @@ impl NatTable {
 
     /// How many flows there are.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.flows.len()
+    pub fn count(&self) -> usize {
+        self.flows.count()
     }
 
     /// How many of them never heard from their target.
@@ -253,7 +253,7 @@ impl NatTable {
                 .min_by_key(|&handle| self.flows.get(handle).map(|flow| flow.last));
             self.evict(oldest.ok_or(DropReason::NatTableFull)?);
         }
-        if self.flows.len() >= self.limits.nat_flows {
+        if self.flows.count() >= self.limits.nat_flows {
             let victim = self.expendable(now).ok_or(DropReason::NatTableFull)?;
             self.evict(victim);
         }
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(table.reverse(Protocol::Udp, flow.address, flow.nat.port()), Some(handle));
         assert_eq!(table.reverse(Protocol::Tcp, flow.address, flow.nat.port()), None);
         table.remove(handle);
-        assert_eq!((table.forward(&flow.key), table.len(), table.embryonic()), (None, 0, 0));
+        assert_eq!((table.forward(&flow.key), table.count(), table.embryonic()), (None, 0, 0));
     }
 
     #[test]
@@ -392,7 +392,7 @@ mod tests {
         let good: Vec<Handle> = (1..=20)
             .map(|port| {
                 let handle = table.open(new(port, "tcp"), START).unwrap();
-                table.get_mut(handle).unwrap().from_target(tcp::SYN | tcp::ACK, START);
+                table.get_mut(handle).unwrap().target_sent(tcp::SYN | tcp::ACK, START);
                 table.answered(handle);
                 handle
             })
@@ -400,7 +400,7 @@ mod tests {
         for port in 1000..3000 {
             table.open(new(port, "tcp"), START + Duration::from_secs(1)).unwrap();
         }
-        assert_eq!((table.len(), table.embryonic()), (28, 8));
+        assert_eq!((table.count(), table.embryonic()), (28, 8));
         assert!(good.iter().all(|&handle| table.get(handle).is_some()));
         assert_eq!(table.take_evicted(), 2000 - 8);
     }
@@ -410,7 +410,7 @@ mod tests {
         let mut table = table(4, 4);
         for port in 1..=4 {
             let handle = table.open(new(port, "tcp"), START).unwrap();
-            table.get_mut(handle).unwrap().from_target(tcp::SYN | tcp::ACK, START);
+            table.get_mut(handle).unwrap().target_sent(tcp::SYN | tcp::ACK, START);
             table.answered(handle);
         }
         assert_eq!(table.open(new(9, "tcp"), START), Err(DropReason::NatTableFull));
@@ -421,15 +421,15 @@ mod tests {
         let mut table = table(4, 4);
         let handle = table.open(new(1, "tcp"), START).unwrap();
         let flow = table.get_mut(handle).unwrap();
-        flow.from_target(tcp::SYN | tcp::ACK, START);
-        flow.from_client(tcp::FIN | tcp::ACK, START);
+        flow.target_sent(tcp::SYN | tcp::ACK, START);
+        flow.client_sent(tcp::FIN | tcp::ACK, START);
         assert_eq!(flow.phase, Phase::Open);
-        flow.from_target(tcp::FIN | tcp::ACK, START);
+        flow.target_sent(tcp::FIN | tcp::ACK, START);
         assert_eq!(flow.phase, Phase::Closing);
         table.age(START + Duration::from_secs(239));
-        assert_eq!(table.len(), 1);
+        assert_eq!(table.count(), 1);
         table.age(START + Duration::from_secs(240));
-        assert_eq!(table.len(), 0);
+        assert_eq!(table.count(), 0);
     }
 
     #[test]

@@ -27,21 +27,34 @@ use crate::{
 pub(super) const ENTERED: Arrival =
     Arrival { ingress: Ingress::Here, visited: 1, tunnelled: false, notify: false };
 
-/// The flow of a packet to a group.
-pub(super) fn flow_key(transport: &Transport) -> FlowKey {
-    FlowKey {
-        client: transport.source,
-        group: GroupKey {
+/// What is known of a client's packet of a flow.
+#[derive(Clone, Copy)]
+pub(super) struct Client {
+    /// The packet.
+    pub(super) view: View,
+    /// Its transport header.
+    pub(super) transport: Transport,
+    /// Its flow.
+    pub(super) key: FlowKey,
+    /// How it came here.
+    pub(super) arrival: Arrival,
+}
+
+impl Client {
+    pub(super) fn new(view: View, transport: Transport, arrival: Arrival) -> Self {
+        let group = GroupKey {
             address: transport.destination.ip(),
             port: transport.destination.port(),
             protocol: transport.protocol,
-        },
+        };
+        let key = FlowKey { client: transport.source, group };
+        Self { view, transport, key, arrival }
     }
 }
 
 impl Pipeline {
     /// A packet to an anycast address.
-    pub(super) fn to_anycast(
+    pub(super) fn client_sent(
         &mut self,
         packet: &mut Packet,
         view: &View,
@@ -50,11 +63,11 @@ impl Pipeline {
     ) -> Verdict {
         match view.kind {
             Kind::Transport(transport) => {
-                let key = flow_key(&transport);
-                if is_registration(&key.group) {
+                let client = Client::new(*view, transport, ENTERED);
+                if is_registration(&client.key.group) {
                     return self.registration(view, &transport);
                 }
-                self.enter(packet, view, &transport, key, now, side)
+                self.enter(packet, &client, now, side)
             }
             Kind::Icmp { message: Message::Echo } => self.echo(packet, view, now),
             Kind::Icmp { message: Message::Ignored } => self.drop_for(DropReason::IcmpIgnored),
@@ -96,41 +109,36 @@ impl Pipeline {
     fn enter(
         &mut self,
         packet: &mut Packet,
-        view: &View,
-        transport: &Transport,
-        key: FlowKey,
+        client: &Client,
         now: Time,
         side: &mut Side,
     ) -> Verdict {
+        let key = client.key;
         if let Some(pinned) = self.pins.get_mut(&key) {
             let hash = pinned.hash;
             if let Some(peer) = self.table.peer(pinned.peer) {
-                pinned.touch(transport.flags, now);
-                let verdict = Self::to_peer(peer.tunnel, hash, &view.ip, None);
+                pinned.touch(client.transport.flags, now);
+                let verdict = Self::to_peer(peer.tunnel, hash, &client.view.ip, None);
                 self.count(Path::IngressDirect);
                 return verdict;
             }
             self.pins.remove(&key);
         }
-        let hash = key.hash();
         if self.nat.forward(&key).is_some() {
             self.count(Path::IngressLocal);
-            return self.join(packet, view, transport, key, hash, ENTERED, now, side);
+            return self.join(packet, client, now, side);
         }
-        self.place(packet, view, transport, key, hash, now, side)
+        self.place(packet, client, now, side)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one packet, taken apart")]
     fn place(
         &mut self,
         packet: &mut Packet,
-        view: &View,
-        transport: &Transport,
-        key: FlowKey,
-        hash: FlowHash,
+        client: &Client,
         now: Time,
         side: &mut Side,
     ) -> Verdict {
+        let (view, key, hash) = (&client.view, client.key, client.key.hash());
         let place = self.table.place(&key.group, hash);
         if place != Place::Missed && self.table.report_use(&key.group, now) {
             self.event(ForwardingEvent::IngressUsed(key.group), side);
@@ -138,12 +146,12 @@ impl Pipeline {
         match place {
             Place::Here => {
                 self.count(Path::IngressLocal);
-                self.join(packet, view, transport, key, hash, ENTERED, now, side)
+                self.join(packet, client, now, side)
             }
             Place::Join(peer) => {
-                self.pin(key, hash, peer, transport.flags, now);
+                self.pin(key, hash, peer, client.transport.flags, now);
                 self.count(Path::IngressDirect);
-                self.to_handle(peer, hash, view, None)
+                self.tunnel_to(peer, hash, view, None)
             }
             Place::Rendezvous(peer) => {
                 let option = self.table.peer(peer).and_then(|rap| {
@@ -151,18 +159,18 @@ impl Pipeline {
                     Some(PiasOption { flags: Flags::RESOLVE, hops: 1, ingress })
                 });
                 self.count(Path::IngressRendezvous);
-                self.to_handle(peer, hash, view, option)
+                self.tunnel_to(peer, hash, view, option)
             }
             Place::Refuse => self.refuse(packet, view, now, side),
             Place::Missed => {
                 let missed =
                     |parked| ForwardingEvent::Missed { group: key.group, flow: hash, parked };
-                self.park(packet, key, hash, ENTERED, Path::Parked, now, side, missed)
+                self.park(packet, client, Path::Parked, now, side, missed)
             }
         }
     }
 
-    fn to_handle(
+    fn tunnel_to(
         &mut self,
         peer: Handle,
         hash: FlowHash,
@@ -185,19 +193,16 @@ impl Pipeline {
     }
 
     /// Keeps a packet until the overlay has its say.
-    #[allow(clippy::too_many_arguments, reason = "one packet, taken apart")]
     pub(super) fn park(
         &mut self,
         packet: &Packet,
-        key: FlowKey,
-        hash: FlowHash,
-        arrival: Arrival,
+        client: &Client,
         path: Path,
         now: Time,
         side: &mut Side,
         event: impl FnOnce(ParkedId) -> ForwardingEvent,
     ) -> Verdict {
-        let parked = match self.parking.park(packet, key, hash, arrival, now) {
+        let parked = match self.parking.park(packet, client.key, client.arrival, now) {
             Ok(parked) => parked,
             Err(reason) => return self.drop_for(reason),
         };

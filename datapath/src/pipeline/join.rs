@@ -6,15 +6,14 @@ use pias_protocol::{
     forwarding::{ForwardingEvent, SecondChanceCause, TargetState},
     geneve::{self, Flags, PiasOption},
     group::Protocol,
-    hash::{FlowHash, FlowKey},
     ids::ProxyId,
     limits::MAX_HOPS,
     time::Time,
 };
 
-use super::{Pipeline, Side, Verdict, ingress::flow_key, is_registration};
+use super::{Pipeline, Side, Verdict, ingress::Client, is_registration};
 use crate::{
-    classify::{Kind, Transport, View},
+    classify::{Kind, View},
     counters::Path,
     drop_reason::DropReason,
     flow::{Phase, nat::NewFlow},
@@ -30,7 +29,7 @@ use crate::{
 
 impl Pipeline {
     /// A packet that a peer sent to an anycast address.
-    pub(super) fn from_peer(
+    pub(super) fn peer_sent(
         &mut self,
         peer: Handle,
         header: &geneve::Header,
@@ -45,8 +44,8 @@ impl Pipeline {
         };
         match view.kind {
             Kind::Transport(transport) => {
-                let key = flow_key(&transport);
-                if is_registration(&key.group) {
+                let client = Client::new(*view, transport, arrival);
+                if is_registration(&client.key.group) {
                     return self.drop_for(DropReason::NotOurs);
                 }
                 if arrival.visited > MAX_HOPS {
@@ -54,12 +53,10 @@ impl Pipeline {
                 }
                 match header.option {
                     Some(option) if option.flags.contains(Flags::RESOLVE) => {
-                        self.resolve(peer, option, packet, &transport, arrival, now, side)
+                        let tried = option.flags.contains(Flags::SECOND_CHANCE).then_some(peer);
+                        self.resolve(packet, &client, tried, now, side)
                     }
-                    _ => {
-                        let hash = key.hash();
-                        self.join(packet, view, &transport, key, hash, arrival, now, side)
-                    }
+                    _ => self.join(packet, &client, now, side),
                 }
             }
             Kind::Icmp { message: Message::Echo | Message::Ignored } => {
@@ -114,35 +111,26 @@ impl Pipeline {
     }
 
     /// As a RAP: asks the overlay for the JAP of a packet.
-    #[allow(clippy::too_many_arguments, reason = "one packet, taken apart")]
     fn resolve(
         &mut self,
-        peer: Handle,
-        option: PiasOption,
         packet: &Packet,
-        transport: &Transport,
-        arrival: Arrival,
+        client: &Client,
+        tried: Option<Handle>,
         now: Time,
         side: &mut Side,
     ) -> Verdict {
-        let key = flow_key(transport);
-        let hash = key.hash();
-        let tried = if option.flags.contains(Flags::SECOND_CHANCE) {
-            self.table.peer(peer).map(|peer| peer.id)
-        } else {
-            None
-        };
-        let ingress = self.ingress_id(arrival);
+        let tried = tried.and_then(|peer| self.table.peer(peer)).map(|peer| peer.id);
+        let ingress = self.ingress_id(client.arrival);
         let event = |parked| ForwardingEvent::Resolve {
-            group: key.group,
-            flow: hash,
+            group: client.key.group,
+            flow: client.key.hash(),
             ingress,
             tried,
-            opens: transport.opens(),
-            hops: arrival.visited,
+            opens: client.transport.opens(),
+            hops: client.arrival.visited,
             parked,
         };
-        self.park(packet, key, hash, arrival, Path::Parked, now, side, event)
+        self.park(packet, client, Path::Parked, now, side, event)
     }
 
     pub(super) const fn ingress_id(&self, arrival: Arrival) -> ProxyId {
@@ -158,70 +146,60 @@ impl Pipeline {
     }
 
     /// As a JAP: delivers a packet to its flow's target, or to a new one.
-    #[allow(clippy::too_many_arguments, reason = "one packet, taken apart")]
     pub(super) fn join(
         &mut self,
         packet: &mut Packet,
-        view: &View,
-        transport: &Transport,
-        key: FlowKey,
-        hash: FlowHash,
-        arrival: Arrival,
+        client: &Client,
         now: Time,
         side: &mut Side,
     ) -> Verdict {
-        if let Some(handle) = self.nat.forward(&key)
+        let transport = &client.transport;
+        if let Some(handle) = self.nat.forward(&client.key)
             && let Some(flow) = self.nat.get(handle)
         {
             let reopened = flow.phase == Phase::Closing && transport.opens();
             if self.takes_packets(flow.target) && !reopened {
                 let silent = health::client_sent_again(&mut self.nat, &mut self.table, handle, now);
                 self.event(silent, side);
-                return self.deliver(packet, view, transport, handle, arrival, now, side);
+                return self.deliver(packet, client, handle, now, side);
             }
             self.nat.remove(handle);
             if transport.protocol == Protocol::Tcp && !transport.opens() {
-                return self.refuse(packet, view, now, side);
+                return self.refuse(packet, &client.view, now, side);
             }
         }
         if !transport.opens() {
             let cause = SecondChanceCause::UnknownFlow;
-            return self
-                .second_chance(packet, view, transport, key, hash, arrival, cause, now, side);
+            return self.second_chance(packet, client, cause, now, side);
         }
-        let cause = match self.table.choose_target(&key.group, key.client, hash) {
-            Choice::Target(target) => {
-                return self.open(packet, view, transport, key, target, arrival, now, side);
-            }
+        let key = &client.key;
+        let cause = match self.table.choose_target(&key.group, key.client, key.hash()) {
+            Choice::Target(target) => return self.open(packet, client, target, now, side),
             Choice::NoTarget => SecondChanceCause::NoTarget,
             Choice::OnlySender => SecondChanceCause::OnlySender,
         };
-        self.second_chance(packet, view, transport, key, hash, arrival, cause, now, side)
+        self.second_chance(packet, client, cause, now, side)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one packet, taken apart")]
     fn open(
         &mut self,
         packet: &mut Packet,
-        view: &View,
-        transport: &Transport,
-        key: FlowKey,
+        client: &Client,
         target: Handle,
-        arrival: Arrival,
         now: Time,
         side: &mut Side,
     ) -> Verdict {
-        let Some(nat) = self.nat_address(view.ip.is_v6()) else {
+        let Some(nat) = self.nat_address(client.view.ip.is_v6()) else {
             return self.drop_for(DropReason::NoNatAddress);
         };
         let Some(entry) = self.table.target(target) else {
             return self.drop_for(DropReason::UnknownFlow);
         };
-        let ingress = match arrival.ingress {
+        let ingress = match client.arrival.ingress {
             Ingress::Here => None,
             Ingress::Peer { handle, .. } => Some(handle),
         };
-        let (lease, address) = (entry.target.id, entry.target.address);
+        let (key, lease, address) = (client.key, entry.target.id, entry.target.address);
         let opened = self.nat.open(NewFlow { key, target, lease, address, nat, ingress }, now);
         for _ in 0..self.nat.take_evicted() {
             self.count(Path::FlowEvicted);
@@ -230,37 +208,35 @@ impl Pipeline {
             Ok(handle) => handle,
             Err(reason) => return self.drop_for(reason),
         };
-        if arrival.ingress == Ingress::Here {
+        if client.arrival.ingress == Ingress::Here {
             // The flow was pinned to a JAP that gave it up.
             self.pins.remove(&key);
         }
         self.watch.watch(handle, now);
         let used = health::used(&mut self.table, target, now);
         self.event(used, side);
-        self.deliver(packet, view, transport, handle, arrival, now, side)
+        self.deliver(packet, client, handle, now, side)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one packet, taken apart")]
     fn deliver(
         &mut self,
         packet: &mut Packet,
-        view: &View,
-        transport: &Transport,
+        client: &Client,
         handle: Handle,
-        arrival: Arrival,
         now: Time,
         side: &mut Side,
     ) -> Verdict {
-        if arrival.notify {
-            self.notify_ingress(packet, view, transport, handle, arrival, now, side);
+        let (view, transport) = (&client.view, &client.transport);
+        if client.arrival.notify {
+            self.notify_ingress(packet, client, handle, now, side);
         }
-        if arrival.tunnelled && !rewrite::decrement_ttl(packet.bytes_mut(), &view.ip) {
+        if client.arrival.tunnelled && !rewrite::decrement_ttl(packet.bytes_mut(), &view.ip) {
             return self.time_exceeded(packet, &view.ip, now, side);
         }
         let Some(flow) = self.nat.get_mut(handle) else {
             return self.drop_for(DropReason::UnknownFlow);
         };
-        flow.from_client(transport.flags, now);
+        flow.client_sent(transport.flags, now);
         let (source, destination) = (flow.nat, flow.address);
         let checksum = packet.offload.checksum;
         rewrite::translate(packet.bytes_mut(), &view.ip, transport, checksum, source, destination);
@@ -276,33 +252,35 @@ impl Pipeline {
         if divisible || view.ip.fragment.is_some() {
             let id = self.fresh_id();
             rewrite::set_id(packet.bytes_mut(), &view.ip, id);
+            if let Some(segments) = packet.offload.segments {
+                // Whoever cuts a super-packet counts on from its identification.
+                let more = packet.len() / usize::from(segments.size.max(1));
+                self.next_id = self.next_id.wrapping_add(more as u32);
+            }
         }
     }
 
     /// Tells the ingress that this proxy has the flow: the headers of the packet, in the tunnel.
-    #[allow(clippy::too_many_arguments, reason = "one packet, taken apart")]
     fn notify_ingress(
         &mut self,
         packet: &Packet,
-        view: &View,
-        transport: &Transport,
+        client: &Client,
         handle: Handle,
-        arrival: Arrival,
         now: Time,
         side: &mut Side,
     ) {
-        let Ingress::Peer { tunnel, .. } = arrival.ingress else { return };
+        let Ingress::Peer { tunnel, .. } = client.arrival.ingress else { return };
+        let Some(own) = self.own_tunnel(tunnel) else { return };
         let Some(flow) = self.nat.get_mut(handle) else { return };
         if flow.pinned.is_some_and(|last| now.since(last) < PIN_EVERY) || !self.rates.pin.allow(now)
         {
             return;
         }
         flow.pinned = Some(now);
-        let hash = flow.key.hash();
-        let Some(own) = self.own_tunnel(tunnel) else { return };
-        let option = PiasOption { flags: Flags::PIN, hops: arrival.visited, ingress: own };
-        let headers = &packet.bytes()[..view.ip.payload + transport.header];
-        let verdict = Self::to_peer(tunnel, hash, &view.ip, Some(option));
+        let ip = &client.view.ip;
+        let option = PiasOption { flags: Flags::PIN, hops: client.arrival.visited, ingress: own };
+        let verdict = Self::to_peer(tunnel, client.key.hash(), ip, Some(option));
+        let headers = &packet.bytes()[..ip.payload + client.transport.header];
         if side.push_packet(verdict, Packet::from_bytes(headers)) {
             self.count(Path::PinSent);
         } else {
@@ -311,32 +289,27 @@ impl Pipeline {
     }
 
     /// Asks the overlay who else could take a packet that this proxy cannot.
-    #[allow(clippy::too_many_arguments, reason = "one packet, taken apart")]
     fn second_chance(
         &mut self,
         packet: &Packet,
-        view: &View,
-        transport: &Transport,
-        key: FlowKey,
-        hash: FlowHash,
-        arrival: Arrival,
+        client: &Client,
         cause: SecondChanceCause,
         now: Time,
         side: &mut Side,
     ) -> Verdict {
-        if arrival.visited > MAX_HOPS {
-            return self.gone_in_circles(packet, view, now, side);
+        if client.arrival.visited > MAX_HOPS {
+            return self.gone_in_circles(packet, &client.view, now, side);
         }
-        let ingress = self.ingress_id(arrival);
+        let ingress = self.ingress_id(client.arrival);
         let event = |parked| ForwardingEvent::SecondChance {
-            group: key.group,
-            flow: hash,
+            group: client.key.group,
+            flow: client.key.hash(),
             ingress,
-            opens: transport.opens(),
-            hops: arrival.visited,
+            opens: client.transport.opens(),
+            hops: client.arrival.visited,
             cause,
             parked,
         };
-        self.park(packet, key, hash, arrival, Path::SecondChance, now, side, event)
+        self.park(packet, client, Path::SecondChance, now, side, event)
     }
 }

@@ -160,9 +160,9 @@ impl Pipeline {
             return self.later_fragment(train, packet, &view, now, side);
         }
         let verdict = if to_nat {
-            self.from_target(packet, &view, now, side)
+            self.target_sent(packet, &view, now, side)
         } else {
-            self.to_anycast(packet, &view, now, side)
+            self.client_sent(packet, &view, now, side)
         };
         self.conclude(train, verdict, packet, now, side)
     }
@@ -196,7 +196,7 @@ impl Pipeline {
         if let (Kind::LaterFragment, Some(train)) = (view.kind, train) {
             return self.later_fragment(train, packet, &view, now, side);
         }
-        let verdict = self.from_peer(peer, header, packet, &view, now, side);
+        let verdict = self.peer_sent(peer, header, packet, &view, now, side);
         self.conclude(train, verdict, packet, now, side)
     }
 

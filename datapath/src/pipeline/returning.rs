@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Pipeline {
-    pub(super) fn from_target(
+    pub(super) fn target_sent(
         &mut self,
         packet: &mut Packet,
         view: &View,
@@ -52,7 +52,7 @@ impl Pipeline {
         let Some(flow) = self.nat.get_mut(handle) else {
             return self.drop_for(DropReason::UnknownFlow);
         };
-        flow.from_target(transport.flags, now);
+        flow.target_sent(transport.flags, now);
         let (client, group, ingress) = (flow.key.client, flow.key.group.socket(), flow.ingress);
         if !rewrite::decrement_ttl(packet.bytes_mut(), &view.ip) {
             return self.time_exceeded(packet, &view.ip, now, side);

@@ -87,7 +87,8 @@ impl Pipeline {
         self.fit(verdict, packet, now, side)
     }
 
-    fn first_fragment(
+    /// What follows a first fragment learns where it goes.
+    pub(super) fn first_fragment(
         &mut self,
         train: TrainKey,
         verdict: &Verdict,

@@ -1,5 +1,7 @@
 //! What the overlay says: tables, and verdicts on parked packets.
 
+use std::net::IpAddr;
+
 use pias_protocol::{
     forwarding::{ForwardingEvent, ForwardingUpdate, RelayHow},
     geneve::{Flags, PiasOption},
@@ -8,12 +10,12 @@ use pias_protocol::{
     time::Time,
 };
 
-use super::{Pipeline, Side, Verdict};
+use super::{Pipeline, Side, Verdict, ingress::Client};
 use crate::{
-    classify::{Kind, Transport, View},
+    classify::{Kind, View},
     counters::Path,
     drop_reason::DropReason,
-    parking::{Ingress, Parked},
+    parking::{Arrival, Ingress, Parked},
     rewrite,
 };
 
@@ -63,15 +65,15 @@ impl Pipeline {
         now: Time,
         side: &mut Side,
     ) -> Verdict {
-        let peer =
-            self.table.peer_of(to).and_then(|handle| Some((handle, self.table.peer(handle)?)));
-        let Some((handle, tunnel)) = peer.map(|(handle, peer)| (handle, peer.tunnel)) else {
+        let peer = self.table.peer_of(to);
+        let Some((handle, tunnel)) =
+            peer.and_then(|handle| Some((handle, self.table.peer(handle)?.tunnel)))
+        else {
             return self.drop_for(DropReason::PeerUnreachable);
         };
-        let Some((view, transport)) = flow_packet(parked) else {
+        let Some(Client { view, transport, key, arrival }) = client(parked) else {
             return self.drop_for(DropReason::Malformed);
         };
-        let arrival = parked.arrival;
         if arrival.visited >= MAX_HOPS {
             let _ = self.refuse(&parked.packet, &view, now, side);
             return self.drop_for(DropReason::HopLimit);
@@ -79,48 +81,46 @@ impl Pipeline {
         if arrival.tunnelled && !rewrite::decrement_ttl(parked.packet.bytes_mut(), &view.ip) {
             return self.time_exceeded(&parked.packet, &view.ip, now, side);
         }
+        let direct = how == RelayHow::Join && arrival.ingress == Ingress::Here;
+        if direct {
+            self.pin(key, key.hash(), handle, transport.flags, now);
+        }
+        let option = if direct { None } else { self.relay_option(arrival, how, tunnel) };
+        self.count(match (direct, arrival.tunnelled) {
+            (true, _) => Path::IngressDirect,
+            (false, true) => Path::RendezvousRelay,
+            (false, false) => Path::IngressRendezvous,
+        });
+        Self::to_peer(tunnel, key.hash(), &view.ip, option)
+    }
+
+    fn relay_option(&self, arrival: Arrival, how: RelayHow, to: IpAddr) -> Option<PiasOption> {
         let flags = match how {
             RelayHow::Resolve { tried: None } => Flags::RESOLVE,
             RelayHow::Resolve { tried: Some(_) } => Flags::RESOLVE.with(Flags::SECOND_CHANCE),
             RelayHow::Join => Flags::default(),
         };
         let ingress = match arrival.ingress {
-            Ingress::Peer { tunnel, .. } => Some(tunnel),
-            Ingress::Here => self.own_tunnel(tunnel),
+            Ingress::Peer { tunnel, .. } => tunnel,
+            Ingress::Here => self.own_tunnel(to)?,
         };
-        let direct = how == RelayHow::Join && arrival.ingress == Ingress::Here;
-        if direct {
-            self.pin(parked.key, parked.hash, handle, transport.flags, now);
-        }
-        let option = ingress.filter(|_| !direct).map(|ingress| PiasOption {
-            flags,
-            hops: arrival.visited,
-            ingress,
-        });
-        self.count(match (direct, arrival.tunnelled) {
-            (true, _) => Path::IngressDirect,
-            (false, true) => Path::RendezvousRelay,
-            (false, false) => Path::IngressRendezvous,
-        });
-        Self::to_peer(tunnel, parked.hash, &view.ip, option)
+        Some(PiasOption { flags, hops: arrival.visited, ingress })
     }
 
     /// The RAP that a packet should go to is this proxy: the overlay is asked as one.
     fn resolve_parked(&mut self, id: ParkedId, tried: Option<ProxyId>, now: Time, side: &mut Side) {
         let Some(parked) = self.parking.get_mut(id) else { return };
         parked.arrival.visited = parked.arrival.visited.saturating_add(1);
-        let (arrival, key, hash) = (parked.arrival, parked.key, parked.hash);
-        let opens = flow_packet(parked).is_some_and(|(_, transport)| transport.opens());
+        let Some(Client { transport, key, arrival, .. }) = client(parked) else { return };
         if arrival.visited > MAX_HOPS {
             return self.refuse_parked(id, now, side);
         }
-        let ingress = self.ingress_id(arrival);
         let event = ForwardingEvent::Resolve {
             group: key.group,
-            flow: hash,
-            ingress,
+            flow: key.hash(),
+            ingress: self.ingress_id(arrival),
             tried,
-            opens,
+            opens: transport.opens(),
             hops: arrival.visited,
             parked: id,
         };
@@ -129,36 +129,35 @@ impl Pipeline {
 
     fn deliver_parked(&mut self, id: ParkedId, now: Time, side: &mut Side) {
         let Some(mut parked) = self.parking.take(id) else { return };
-        let Some((view, transport)) = flow_packet(&parked) else { return };
-        let mut arrival = parked.arrival;
         // A packet that is sent back and forth between the two must end, too.
-        arrival.visited = arrival.visited.saturating_add(1);
-        arrival.notify = arrival.ingress != Ingress::Here;
-        let (key, hash) = (parked.key, parked.hash);
-        let verdict =
-            self.join(&mut parked.packet, &view, &transport, key, hash, arrival, now, side);
+        parked.arrival.visited = parked.arrival.visited.saturating_add(1);
+        parked.arrival.notify = parked.arrival.ingress != Ingress::Here;
+        let Some(client) = client(&parked) else { return };
+        let verdict = self.join(&mut parked.packet, &client, now, side);
         self.release(parked, verdict, now, side);
     }
 
     fn refuse_parked(&mut self, id: ParkedId, now: Time, side: &mut Side) {
         let Some(parked) = self.parking.take(id) else { return };
-        let Some((view, _)) = flow_packet(&parked) else { return };
-        let verdict = self.refuse(&parked.packet, &view, now, side);
+        let Some(client) = client(&parked) else { return };
+        let verdict = self.refuse(&parked.packet, &client.view, now, side);
         self.release(parked, verdict, now, side);
     }
 
     /// Lets a packet that waited leave, and the fragments that follow it.
-    fn release(&mut self, mut parked: Parked, verdict: Verdict, now: Time, side: &mut Side) {
-        let verdict = self.conclude(parked.train, verdict, &mut parked.packet, now, side);
+    fn release(&mut self, parked: Parked, verdict: Verdict, now: Time, side: &mut Side) {
+        if let Some(train) = parked.train {
+            self.first_fragment(train, &verdict, &parked.packet, now, side);
+        }
         self.emit(verdict, parked.packet, now, side);
     }
 }
 
 /// Only packets of flows are ever parked.
-fn flow_packet(parked: &Parked) -> Option<(View, Transport)> {
+fn client(parked: &Parked) -> Option<Client> {
     let view = View::parse(parked.packet.bytes()).ok()?;
     match view.kind {
-        Kind::Transport(transport) => Some((view, transport)),
+        Kind::Transport(transport) => Some(Client::new(view, transport, parked.arrival)),
         _ => None,
     }
 }

@@ -94,10 +94,10 @@ impl Pipeline {
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
         Occupancy {
-            ingress_flows: self.pins.len(),
-            nat_flows: self.nat.len(),
+            ingress_flows: self.pins.count(),
+            nat_flows: self.nat.count(),
             nat_embryonic: self.nat.embryonic(),
-            parked: self.parking.len(),
+            parked: self.parking.count(),
             fragments_held: self.fragments.held(),
         }
     }

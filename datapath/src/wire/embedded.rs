@@ -71,7 +71,7 @@ fn parse_cut(bytes: &[u8]) -> Result<Ip, DropReason> {
     head[..length].copy_from_slice(&bytes[..length]);
     match head[0] >> 4 {
         4 if length >= ipv4::HEADER => {
-            super::set_word(&mut head, ipv4::TOTAL_LENGTH, length as u16)
+            super::set_word(&mut head, ipv4::TOTAL_LENGTH, length as u16);
         }
         6 if length >= ipv6::HEADER => {
             super::set_word(&mut head, ipv6::PAYLOAD_LENGTH, (length - ipv6::HEADER) as u16);

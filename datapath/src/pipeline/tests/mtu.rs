@@ -96,7 +96,7 @@ fn datagrams_of_a_super_packet_are_fragmented_each_for_itself() {
 #[test]
 fn a_path_that_shrinks_is_remembered_for_a_while() {
     let mut proxy = ingress();
-    let mut sent = |proxy: &mut Proxy| {
+    let sent = |proxy: &mut Proxy| {
         let mut packet = testing::udp(CLIENT, DNS, &[0; 1400 - 28]);
         dont_fragment(&mut packet);
         proxy.tun(&mut packet)
