@@ -125,6 +125,31 @@ impl Join<'_> {
         self.wait(limit, "the join after a loss", |joins| joins.len() >= before + self.memberships)
     }
 
+    /// Waits until every RAP of its groups has heard of its JAP. An agent is told
+    /// that it has joined before that, and a client far away could be refused
+    /// in between.
+    pub fn wait_resolvable(&self) -> Result<(), JoinError> {
+        wait_until(JOIN_LIMIT, "the RAPs to hear of the join", || {
+            self.joins().iter().all(|joined| self.is_resolvable(joined))
+        })
+        .map_err(|source| self.timed_out(source))
+        .map(|_| ())
+    }
+
+    fn is_resolvable(&self, joined: &Joined) -> bool {
+        let details = |proxy: &str| {
+            let answer = self.host.lab().host(proxy).piasctl(&["group", &joined.group]);
+            answer.unwrap_or_default()["groups"][0].clone()
+        };
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let raps = list(&details(&joined.proxy)["raps"]);
+        !raps.is_empty()
+            && raps.iter().filter_map(Value::as_str).all(|rap| {
+                let counts = list(&details(rap)["counts"]);
+                counts.iter().any(|count| count["proxy"] == joined.proxy.as_str())
+            })
+    }
+
     fn wait(
         &self,
         limit: Duration,

@@ -98,6 +98,7 @@ pub(super) fn kill_ingress(lab: &Lab, lines: &mut Vec<String>) -> anyhow::Result
     let expected = server.ok(&["sh", "-c", &make])?;
     let address = bracketed("203.0.113.81");
     let join = server.join(&format!("{address}:80/tcp"), &[])?;
+    join.wait_resolvable()?;
     let fetch =
         format!("curl -sS --limit-rate 1M --max-time 40 http://{address}/files/file | sha256sum");
     let process = format!("download-{}", clock().as_millis());
@@ -108,7 +109,10 @@ pub(super) fn kill_ingress(lab: &Lab, lines: &mut Vec<String>) -> anyhow::Result
     lab.host(ingress).kill("piasd", Signal::SIGKILL)?;
     wait_until(Duration::from_secs(45), "the download to end", || !client.runs(&process))?;
     let got = client.log(&process);
-    lines.push(format!("{ingress} killed during a download of 8 MB; it ended with sha256 {got}"));
+    lines.push(format!(
+        "{ingress} killed during a download of 8 MB; it ended whole, sha256 {}",
+        got.trim()
+    ));
     ensure!(got == expected, "the download's hash is {got:?}, not {expected:?}");
     join.leave()?;
     restart_proxy(lab, ingress)?;

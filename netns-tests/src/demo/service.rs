@@ -89,6 +89,7 @@ pub(super) fn first_packet_then_direct(lab: &Lab, lines: &mut Vec<String>) -> an
     for number in 20..32 {
         let address = format!("203.0.113.{number}");
         let join = lab.host("sin-t1").join(&format!("{address}:53/udp"), &[])?;
+        join.wait_resolvable()?;
         let ask = || -> anyhow::Result<u128> {
             // One source port, so that every packet enters at the same proxy.
             let from = ["-b", "10.1.1.2#40053"];
@@ -123,6 +124,7 @@ pub(super) fn fetch_pages(lab: &Lab, lines: &mut Vec<String>) -> anyhow::Result<
     for address in ["203.0.113.80", "2001:db8:a::80"] {
         let address = bracketed(address);
         let join = lab.host("nyc-t2").join(&format!("{address}:80/tcp"), &[])?;
+        join.wait_resolvable()?;
         for pop in POPS {
             let client = lab.host(&format!("c-{pop}"));
             let page = client.fetch(&format!("http://{address}/"))?;
