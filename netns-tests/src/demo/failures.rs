@@ -94,13 +94,14 @@ fn restart_proxy(lab: &Lab, proxy: &str) -> anyhow::Result<()> {
 pub(super) fn kill_ingress(lab: &Lab, lines: &mut Vec<String>) -> anyhow::Result<()> {
     let (server, client) = (lab.host("sin-t2"), lab.host("c-fra"));
     let file = lab.state().join("hosts/sin-t2/www/file").display().to_string();
-    let make = format!("head -c 8000000 /dev/urandom > {file} && sha256sum < {file}");
+    let make = format!("head -c 8000000 /dev/urandom > {file} && sha256sum {file} | cut -c1-64");
     let expected = server.ok(&["sh", "-c", &make])?;
     let address = bracketed("203.0.113.81");
     let join = server.join(&format!("{address}:80/tcp"), &[])?;
     join.wait_resolvable()?;
-    let fetch =
-        format!("curl -sS --limit-rate 1M --max-time 40 http://{address}/files/file | sha256sum");
+    let fetch = format!(
+        "curl -sS --limit-rate 1M --max-time 40 http://{address}/files/file | sha256sum | cut -c1-64"
+    );
     let process = format!("download-{}", clock().as_millis());
     client.spawn(&process, &["sh", "-c", &fetch])?;
     let (ingress, _) = wait_for(Duration::from_secs(5), "the download's ingress", || {
@@ -109,11 +110,11 @@ pub(super) fn kill_ingress(lab: &Lab, lines: &mut Vec<String>) -> anyhow::Result
     lab.host(ingress).kill("piasd", Signal::SIGKILL)?;
     wait_until(Duration::from_secs(45), "the download to end", || !client.runs(&process))?;
     let got = client.log(&process);
+    ensure!(got == expected, "the download's hash is {got:?}, not {expected:?}");
     lines.push(format!(
         "{ingress} killed during a download of 8 MB; it ended whole, sha256 {}",
         got.trim()
     ));
-    ensure!(got == expected, "the download's hash is {got:?}, not {expected:?}");
     join.leave()?;
     restart_proxy(lab, ingress)?;
     let answer = client.ask_dns(DNS[0], Transport::Udp)?;

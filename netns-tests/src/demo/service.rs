@@ -78,45 +78,52 @@ fn path_at(lab: &Lab, pop: &str, path: &str) -> anyhow::Result<u64> {
     Ok(sum)
 }
 
-/// A target in Singapore only, a client in Frankfurt. Which proxies keep a
-/// group's list is decided by a hash; groups are tried until the client's
-/// ingress is not one of them, so that there is a way through a RAP to see.
+/// A target in Singapore only, a client in Frankfurt. Hashes decide which
+/// proxies keep a group's list and at which of its POP's proxies a flow enters,
+/// so groups and source ports are tried until a flow enters where the list is
+/// not, and there is a way through a RAP to see.
 pub(super) fn first_packet_then_direct(lab: &Lab, lines: &mut Vec<String>) -> anyhow::Result<()> {
-    let client = lab.host("c-fra");
-    let counters = || -> anyhow::Result<(u64, u64)> {
-        Ok((path_at(lab, "fra", "ingress_rendezvous")?, path_at(lab, "fra", "ingress_direct")?))
-    };
     for number in 20..32 {
         let address = format!("203.0.113.{number}");
         let join = lab.host("sin-t1").join(&format!("{address}:53/udp"), &[])?;
         join.wait_resolvable()?;
-        let ask = || -> anyhow::Result<u128> {
-            // One source port, so that every packet enters at the same proxy.
-            let from = ["-b", "10.1.1.2#40053"];
-            let answer = client.ask_dns_with(&address, Transport::Udp, &from)?;
-            Ok(answer.context("no answer")?.took.as_millis())
-        };
-        let before = counters()?;
-        let first = ask()?;
-        let between = counters()?;
-        let second = ask()?;
-        let after = counters()?;
-        join.leave()?;
-        if between.0 == before.0 {
-            continue;
+        for port in 40053..40059 {
+            if let Some(line) = resolved_once(lab, &address, port)? {
+                lines.push(line);
+                return Ok(join.leave()?);
+            }
         }
-        lines.push(format!(
-            "{address}: first packet in {first} ms (ingress_rendezvous +{}), second in {second} ms \
-             (ingress_rendezvous +{}, ingress_direct +{})",
-            between.0 - before.0,
-            after.0 - between.0,
-            after.1 - between.1
-        ));
-        ensure!(after.0 == between.0, "the second packet went through a RAP as well");
-        ensure!(after.1 > between.1, "the second packet did not go straight to the JAP");
-        return Ok(());
+        join.leave()?;
     }
-    anyhow::bail!("no group of twelve sent its first packet through a RAP")
+    anyhow::bail!("no flow's first packet went through a RAP")
+}
+
+/// Two questions of one flow: the first must go through a RAP and the second
+/// must not. None if the first one had no need to.
+fn resolved_once(lab: &Lab, address: &str, port: u16) -> anyhow::Result<Option<String>> {
+    let from = format!("10.1.1.2#{port}");
+    let ask = || -> anyhow::Result<u128> {
+        let client = lab.host("c-fra");
+        let answer = client.ask_dns_with(address, Transport::Udp, &["-b", &from])?;
+        Ok(answer.context("no answer")?.took.as_millis())
+    };
+    let before = path_at(lab, "fra", "ingress_rendezvous")?;
+    let first = ask()?;
+    let resolved = path_at(lab, "fra", "ingress_rendezvous")?;
+    if resolved == before {
+        return Ok(None);
+    }
+    let direct_before = path_at(lab, "fra", "ingress_direct")?;
+    let second = ask()?;
+    let again = path_at(lab, "fra", "ingress_rendezvous")? - resolved;
+    let direct = path_at(lab, "fra", "ingress_direct")? - direct_before;
+    ensure!(again == 0, "the second packet to {address} went through a RAP as well");
+    ensure!(direct > 0, "the second packet to {address} did not go straight to the JAP");
+    Ok(Some(format!(
+        "c-fra -> {address} -> sin-t1: first packet in {first} ms (ingress_rendezvous +{}), second \
+         in {second} ms (ingress_rendezvous +{again}, ingress_direct +{direct})",
+        resolved - before,
+    )))
 }
 
 /// A web server in New York, asked from everywhere.
