@@ -13,7 +13,7 @@ use pias_datapath::{
     limits::Limits,
     pipeline::PipelineConfig,
 };
-use pias_overlay::NodeConfig;
+use pias_overlay::{Node, NodeConfig};
 use pias_protocol::ids::ProxyId;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -236,12 +236,13 @@ impl Running {
             tracing::warn!(%error, "a route may be left until the device is gone");
         }
         // A brain that is gone has nobody to say goodbye to.
-        let _ = self.brain.ask(|node, now| node.leave(now)).await;
+        let _ = self.brain.ask(Node::leave).await;
         let close = async {
             tokio::join!(self.join.close(), self.overlay.close());
         };
         if tokio::time::timeout(limits::CLOSE_TIME, close).await.is_err() {
-            tracing::warn!("some connections were not closed in time");
+            // Agents that have moved do not answer here, and need not.
+            tracing::debug!("some connections were not closed in time");
         }
         self.engine.stop();
         // The path was made by this process, which alone knows that it is of no use any more.
@@ -253,7 +254,7 @@ impl Running {
     /// Withdraws the routes and sends agents elsewhere, then gives flows time to move.
     async fn drain(&mut self, config: &Config, signals: &mut Signals) {
         tracing::info!(wait = ?config.drain_wait, "draining; another SIGTERM stops at once");
-        if self.brain.ask(|node, now| node.drain(now)).await.is_err() {
+        if self.brain.ask(Node::drain).await.is_err() {
             return;
         }
         if let Err(error) = self.routes.withdraw().await {

@@ -12,7 +12,6 @@ use std::{
 const FILE: &str = "incarnation";
 
 /// The incarnation of this start, and the trouble with keeping it for the next.
-#[must_use]
 pub fn next(state_directory: &Path) -> (u64, io::Result<()>) {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     after(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), state_directory)

@@ -34,6 +34,7 @@ use pias_datapath::{
     explain::Explanation,
     pipeline::{FlowView, Occupancy},
 };
+use pias_overlay::Node;
 use pias_protocol::group::GroupKey;
 use serde::Deserialize;
 use tokio::{
@@ -274,9 +275,7 @@ async fn group(
     Query(question): Query<GroupQuestion>,
 ) -> Answer<views::GroupDetails> {
     let keys = views::group_keys(&question.group)?;
-    let ask = move |node: &mut pias_overlay::Node, now| {
-        keys.iter().map(|key| node.group(key, now)).collect()
-    };
+    let ask = move |node: &mut Node, now| keys.iter().map(|key| node.group(key, now)).collect();
     Ok(Json(views::GroupDetails { groups: app.0.brain.ask(ask).await? }))
 }
 
@@ -284,12 +283,12 @@ async fn flows(State(app): State<App>) -> Answer<views::Flows> {
     let proxies = app.0.brain.ask(|node, now| node.proxies(now)).await?;
     let names = views::Names::new(&proxies);
     let flows = app.datapath(|datapath| datapath.flows(limits::FLOWS_LISTED)).await?;
-    let flows = flows.into_iter().map(|flow| views::Flow::new(flow, &names)).collect();
+    let flows = flows.iter().map(|flow| views::Flow::new(flow, &names)).collect();
     Ok(Json(views::Flows { flows }))
 }
 
 async fn drops(State(app): State<App>) -> Answer<views::Drops> {
-    let counters = app.datapath(|datapath| datapath.counters()).await?;
+    let counters = app.datapath(Datapath::counters).await?;
     Ok(Json(views::Drops::new(&counters)))
 }
 
@@ -326,7 +325,7 @@ async fn explained(
 }
 
 async fn drain(State(app): State<App>) -> Answer<views::Drained> {
-    app.0.brain.ask(|node, now| node.drain(now)).await?;
+    app.0.brain.ask(Node::drain).await?;
     tracing::info!("draining, as asked by piasctl");
     Ok(Json(views::Drained { draining: true }))
 }

@@ -125,7 +125,7 @@ pub struct Flow {
 impl Flow {
     /// A flow with names in place of ids.
     #[must_use]
-    pub fn new(flow: FlowView, names: &Names) -> Self {
+    pub fn new(flow: &FlowView, names: &Names) -> Self {
         let mut shown = Self {
             client: flow.client,
             group: flow.group.to_string(),
@@ -138,7 +138,7 @@ impl Flow {
             age_s: flow.age_s,
             idle_s: flow.idle_s,
         };
-        match flow.role {
+        match flow.role.clone() {
             FlowRole::Ingress { proxy } => shown.proxy = Some(names.of(proxy)),
             FlowRole::Join { lease, target, nat, state } => {
                 shown.role = "join";

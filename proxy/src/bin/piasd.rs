@@ -1,6 +1,6 @@
 //! `piasd`: see [`pias_proxy::daemon`].
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
@@ -62,7 +62,10 @@ fn serve(config: config::Config) -> anyhow::Result<()> {
 
 fn log(json: bool) {
     let filter = EnvFilter::try_from_env("PIAS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     if json {
         lines.json().init();
     } else {

@@ -92,10 +92,8 @@ impl AsyncUdpSocket for RegistrationSocket {
         for (buffer, meta) in bufs.iter_mut().zip(meta) {
             match received.poll_segment(cx, buffer) {
                 Poll::Ready(Some(read)) => *meta = read,
-                Poll::Ready(None) if filled == 0 => {
-                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-                }
-                Poll::Pending if filled == 0 => return Poll::Pending,
+                // A datapath that has ended sends nothing any more, which is no error of the socket.
+                Poll::Ready(None) | Poll::Pending if filled == 0 => return Poll::Pending,
                 Poll::Ready(None) | Poll::Pending => break,
             }
             filled += 1;

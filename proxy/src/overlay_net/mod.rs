@@ -16,12 +16,18 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use pias_overlay::Delivery;
 use pias_protocol::{envelope, ids::ProxyId, overlay::OverlayMessage};
-use quinn::{ClientConfig, Connection, Endpoint, Incoming, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, Incoming, ServerConfig, TransportConfig,
+    VarInt,
+};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -79,6 +85,8 @@ struct Shared {
     handshakes: Arc<Semaphore>,
     inputs: mpsc::Sender<Input>,
     counters: OverlayCounters,
+    /// Set at the end: what is sent from then on goes nowhere.
+    closing: AtomicBool,
 }
 
 impl OverlayNet {
@@ -119,6 +127,7 @@ impl OverlayNet {
             handshakes: Arc::new(Semaphore::new(limits::OVERLAY_HANDSHAKES)),
             inputs,
             counters,
+            closing: AtomicBool::new(false),
         }));
         for endpoint in net.0.endpoints.clone() {
             tokio::spawn(net.clone().accept_all(endpoint));
@@ -147,6 +156,9 @@ impl OverlayNet {
         message: &OverlayMessage,
     ) {
         let shared = &self.0;
+        if shared.closing.load(Ordering::Relaxed) {
+            return;
+        }
         let bytes = envelope::encode(message);
         let mut peers = shared.peers();
         let Some(peer) = self.peer(&mut peers, to, name) else {
@@ -167,8 +179,9 @@ impl OverlayNet {
     }
 
     /// Closes all connections after what was sent before has arrived, so that peers need not find
-    /// out by themselves.
+    /// out by themselves. Waits until they know, which takes as long as the slowest of them.
     pub async fn close(&self) {
+        self.0.closing.store(true, Ordering::Relaxed);
         let flushed: Vec<_> = self.0.peers().values().map(PeerHandle::flush).collect();
         for peer in flushed {
             // Resolves with an error by design: the sender is dropped when it is done.
@@ -218,6 +231,8 @@ impl OverlayNet {
         let remote = incoming.remote_address();
         let connection = match tokio::time::timeout(limits::DIAL_TIME, incoming).await {
             Ok(Ok(connection)) => connection,
+            // The peer gave up an attempt of its own because ours had succeeded.
+            Ok(Err(ConnectionError::ApplicationClosed(_))) => return,
             Ok(Err(error)) => {
                 self.0.counters.refused();
                 if let Some(suppressed) = FAILED.permit() {

@@ -1,8 +1,8 @@
 //! One peer: the connection to it, dialled when there is something to say.
 //!
-//! Both sides may dial at once. Then both keep the connection that the proxy with the lower id
-//! dialled, and the other one falls idle and ends. Of an old and a new connection the new one
-//! counts: its peer has restarted.
+//! Both sides may dial at once. Then both use the connection that the proxy with the lower id
+//! dialled: the other side gives its own attempt up, or lets its connection fall idle. Of an old
+//! and a new connection the new one counts: its peer has restarted.
 
 use std::{
     net::SocketAddr,
@@ -240,11 +240,15 @@ impl Peer {
         address: SocketAddr,
         adopted: &mut mpsc::Receiver<Connection>,
     ) -> bool {
-        static FAILED: LogLimit = LogLimit::new();
+        // If both gave up, there would be none.
+        let yields = self.id < self.net.0.own;
         let outcome = tokio::select! {
             biased;
-            Some(connection) = adopted.recv() => Ok((connection, false)),
-            outcome = self.connect(address) => outcome.map(|connection| (connection, true)),
+            Some(connection) = adopted.recv(), if yields => Ok((connection, false)),
+            outcome = self.connect(address) => match outcome {
+                Ok(connection) => Ok((connection, true)),
+                Err(why) => adopted.try_recv().map(|connection| (connection, false)).map_err(|_| why),
+            },
         };
         match outcome {
             Ok((connection, dialled)) => {
@@ -255,17 +259,27 @@ impl Peer {
                 true
             }
             Err(why) => {
-                self.rest_until = Some(Instant::now() + self.pause);
-                self.pause = (self.pause * 2).min(limits::DIAL_PAUSE_MOST);
-                self.net.0.counters.dial_failed();
-                if let Some(suppressed) = FAILED.permit() {
-                    tracing::warn!(peer = self.name, %address, why, suppressed, "cannot reach a peer");
-                }
-                // A full queue has other news; the next failure tells again.
-                let _ = self.net.0.inputs.try_send(Input::PeerUnreachable(self.id));
+                self.failed(address, &why);
                 false
             }
         }
+    }
+
+    /// Rests for a while. The first failure is worth a line, those that follow it are not.
+    fn failed(&mut self, address: SocketAddr, why: &str) {
+        static FAILED: LogLimit = LogLimit::per_second(10);
+        let first = self.pause == limits::DIAL_PAUSE_LEAST;
+        self.rest_until = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(limits::DIAL_PAUSE_MOST);
+        self.net.0.counters.dial_failed();
+        match FAILED.permit().filter(|_| first) {
+            Some(suppressed) => {
+                tracing::warn!(peer = self.name, %address, why, suppressed, "cannot reach a peer");
+            }
+            None => tracing::debug!(peer = self.name, %address, why, "cannot reach a peer"),
+        }
+        // A full queue has other news; the next failure tells again.
+        let _ = self.net.0.inputs.try_send(Input::PeerUnreachable(self.id));
     }
 
     async fn connect(&self, address: SocketAddr) -> Result<Connection, String> {
