@@ -1,0 +1,213 @@
+//! The TUN engine on real kernels' packets: hosts are network namespaces of the test itself.
+
+mod support;
+
+use std::{net::UdpSocket, time::Duration};
+
+use pias_datapath::{
+    counters::Path,
+    drop_reason::DropReason,
+    engine::{Datagram, EngineFailure},
+};
+use support::{
+    bed::{Bed, FAR, NEAR, Proxy, socket},
+    hosts::{Host, privileged, wait_for},
+    traffic::{assert_echo, echo_service, tcp_there_and_back, udp_client},
+};
+
+const GROUPS: [[&str; 2]; 2] = [
+    ["203.0.113.10:7/udp", "203.0.113.10:7/tcp"],
+    ["[2001:db8:a::10]:7/udp", "[2001:db8:a::10]:7/tcp"],
+];
+const TARGETS: [&str; 2] = ["10.3.0.2:7", "[2001:db8:3::2]:7"];
+const BULK: usize = 32 << 20;
+
+/// A bed whose near proxy delivers to the target itself.
+fn with_one_proxy() -> (Bed, Proxy) {
+    let bed = Bed::new();
+    let near = Proxy::start(&bed.near, NEAR, &["10.2.0.1", "2001:db8:2::1"]);
+    serve(&bed, &near);
+    for group in GROUPS.as_flattened() {
+        near.ingress(group, NEAR);
+    }
+    (bed, near)
+}
+
+/// A bed whose near proxy is the ingress and whose far proxy delivers; the tunnel between them is
+/// of one family.
+fn with_tunnel(near_unicast: &str, far_unicast: &str) -> (Bed, Proxy, Proxy) {
+    let bed = Bed::new();
+    let near = Proxy::start(&bed.near, NEAR, &[near_unicast]);
+    let far = Proxy::start(&bed.far, FAR, &[far_unicast]);
+    near.peer(FAR, far_unicast);
+    far.peer(NEAR, near_unicast);
+    serve(&bed, &far);
+    for group in GROUPS.as_flattened() {
+        near.ingress(group, FAR);
+    }
+    (bed, near, far)
+}
+
+fn serve(bed: &Bed, proxy: &Proxy) {
+    for (groups, target) in GROUPS.iter().zip(TARGETS) {
+        echo_service(&bed.target, target.parse().unwrap());
+        for group in groups {
+            proxy.target(group, target);
+        }
+    }
+}
+
+fn assert_bulk_is_intact(client: &Host) {
+    for [_, group] in GROUPS {
+        let (sent, received) = tcp_there_and_back(client, socket(group), BULK);
+        assert_eq!(sent, received, "{group}");
+    }
+}
+
+fn assert_datagrams_come_back(client: &Host) {
+    for [group, _] in GROUPS {
+        let client = udp_client(client, socket(group));
+        for payload in [&b"x"[..], &[7; 1200], &[]] {
+            assert_echo(&client, payload);
+        }
+    }
+}
+
+#[test]
+fn datagrams_and_streams_pass_one_proxy() {
+    if !privileged() {
+        return;
+    }
+    let (bed, near) = with_one_proxy();
+    assert_datagrams_come_back(&bed.client);
+    assert_bulk_is_intact(&bed.client);
+    let counters = near.handle.counters().unwrap();
+    let segments = (2 * BULK / 1460) as u64;
+    let packets = counters.path(Path::JoinDeliver);
+    assert!(packets < segments / 4, "{packets} packets: super-packets do not pass whole");
+    assert_eq!(counters.drops(DropReason::TunWrite), 0);
+    assert_eq!(counters.path(Path::IngressDirect), 0);
+    near.engine.stop();
+    assert!(near.ended.recv().unwrap().is_ok());
+}
+
+#[test]
+fn datagrams_and_streams_pass_a_tunnel_over_ipv4() {
+    if !privileged() {
+        return;
+    }
+    let (bed, near, far) = with_tunnel("10.2.0.1", "10.2.0.2");
+    assert_datagrams_come_back(&bed.client);
+    assert_bulk_is_intact(&bed.client);
+    assert!(near.handle.counters().unwrap().path(Path::IngressDirect) > 0);
+    assert!(far.handle.counters().unwrap().path(Path::JoinDeliver) > 0);
+}
+
+#[test]
+fn datagrams_and_streams_pass_a_tunnel_over_ipv6() {
+    if !privileged() {
+        return;
+    }
+    let (bed, near, _far) = with_tunnel("2001:db8:2::1", "2001:db8:2::2");
+    assert_datagrams_come_back(&bed.client);
+    assert_bulk_is_intact(&bed.client);
+    assert!(near.handle.counters().unwrap().path(Path::IngressDirect) > 0);
+}
+
+#[test]
+fn what_came_out_of_the_tunnel_is_joined_again() {
+    if !privileged() {
+        return;
+    }
+    let (bed, near, far) = with_tunnel("10.2.0.1", "10.2.0.2");
+    let (sent, received) = tcp_there_and_back(&bed.client, socket(GROUPS[0][1]), BULK);
+    assert_eq!(sent, received);
+    let entered = near.handle.counters().unwrap().path(Path::IngressDirect);
+    let delivered = far.handle.counters().unwrap().path(Path::JoinDeliver);
+    let segments = (BULK / 1460) as u64;
+    assert!(entered < segments / 2, "{entered} of {segments}: not whole through the TUN device");
+    assert!(delivered < segments / 2, "{delivered} of {segments}: not joined");
+}
+
+#[test]
+fn a_shorter_path_between_proxies_is_learnt() {
+    if !privileged() {
+        return;
+    }
+    let (bed, near, _far) = with_tunnel("10.2.0.1", "10.2.0.2");
+    bed.near.ip("route add 10.2.0.2/32 dev far mtu 1400");
+    assert_bulk_is_intact(&bed.client);
+    let counters = near.handle.counters().unwrap();
+    assert!(counters.drops(DropReason::TunnelSend) > 0, "the path's MTU was never met");
+    assert!(counters.path(Path::IcmpSent) > 0, "no client was told of it");
+}
+
+#[test]
+fn a_datagram_to_the_registration_port_reaches_piasd_and_is_answered() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let near = Proxy::start(&bed.near, NEAR, &["10.2.0.1"]);
+    for to in ["203.0.113.10:7427", "[2001:db8:a::10]:7427"] {
+        let client = udp_client(&bed.client, to.parse().unwrap());
+        client.send(b"hello").unwrap();
+        let asked = near.registrations.recv_timeout(Duration::from_secs(5)).unwrap();
+        assert_eq!((asked.local.to_string(), &asked.payload[..]), (to.to_owned(), &b"hello"[..]));
+        assert_eq!(asked.remote.port(), client.local_addr().unwrap().port());
+
+        let answer = Datagram { segment_size: Some(4), payload: b"wellcome!".to_vec(), ..asked };
+        assert!(near.handle.send_registration(answer));
+        for part in [&b"well"[..], b"come", b"!"] {
+            assert_eq!(receive(&client), part);
+        }
+    }
+}
+
+fn receive(socket: &UdpSocket) -> Vec<u8> {
+    let mut buffer = vec![0; 2000];
+    wait_for("a datagram", || socket.recv(&mut buffer).ok().map(|len| buffer[..len].to_vec()))
+}
+
+#[test]
+fn what_is_no_geneve_is_counted() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let near = Proxy::start(&bed.near, NEAR, &["10.2.0.1"]);
+    let stranger = udp_client(&bed.client, "10.2.0.1:6081".parse().unwrap());
+    wait_for("both to be counted", || {
+        stranger.send(b"no Geneve").unwrap();
+        stranger.send(&[0, 0, 8, 0, 0, 0, 0, 0, 0x45, 0, 0, 20]).unwrap();
+        let counters = near.handle.counters().unwrap();
+        let both = [DropReason::TunnelMalformed, DropReason::UnknownPeer];
+        both.iter().all(|&reason| counters.drops(reason) > 0).then_some(())
+    });
+}
+
+#[test]
+fn an_engine_whose_device_is_removed_says_so() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let near = Proxy::start(&bed.near, NEAR, &["10.2.0.1"]);
+    bed.near.ip("link delete pias0");
+    let ended = near.ended.recv_timeout(Duration::from_secs(5)).unwrap();
+    assert!(matches!(ended, Err(EngineFailure::Device(_))), "{ended:?}");
+    assert!(near.handle.counters().is_err());
+}
+
+#[test]
+fn an_engine_that_cannot_start_says_why() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let _near = Proxy::start(&bed.near, NEAR, &["10.2.0.1"]);
+    let error = support::bed::try_start(&bed.near, NEAR, &["192.0.2.99"], "pias1").err().unwrap();
+    assert!(error.to_string().starts_with("cannot bind a tunnel socket to 192.0.2.99:6081"));
+    let error = support::bed::try_start(&bed.near, NEAR, &[], "pias0").err().unwrap();
+    assert!(error.to_string().starts_with("cannot make the TUN device `pias0`"), "{error}");
+}
