@@ -11,25 +11,18 @@ use std::net::IpAddr;
 
 use crate::packet::{Checksum, Packet};
 
-/// The one's-complement sum of `bytes` as 16-bit words, not folded. An odd last octet is padded
-/// with zero.
+/// The one's-complement sum of `bytes` as 16-bit words, folded, and as wide as further sums need.
+/// An odd last octet is padded with zero.
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u64 {
-    let mut words = bytes.chunks_exact(8);
-    let mut total = 0_u64;
-    for word in &mut words {
-        let word = u64::from_be_bytes(word.try_into().expect("chunks of eight octets"));
-        // 2^16 ≡ 1, so 32-bit halves add up to the same sum as their 16-bit words.
-        total += (word >> 32) + (word & 0xFFFF_FFFF);
-    }
-    let mut pairs = words.remainder().chunks_exact(2);
-    for pair in &mut pairs {
-        total += u64::from(u16::from_be_bytes([pair[0], pair[1]]));
-    }
-    if let [last] = pairs.remainder() {
-        total += u64::from(*last) << 8;
-    }
-    total
+    // RFC 1071 section 2(B): the sum comes out the same in any byte order, but for the order of its
+    // own octets; 2^16 ≡ 1, so words of 32 bits add up to the same as of 16. The compiler makes a
+    // vector loop of this, which one that turned each word would not become.
+    let (words, rest) = bytes.as_chunks::<4>();
+    let total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    u64::from(u16::from_be(fold(total + u64::from(u32::from_ne_bytes(last)))))
 }
 
 /// Folds a sum to 16 bits.
@@ -51,6 +44,14 @@ pub fn finish(bytes: &[u8], before: u64) -> u16 {
 #[must_use]
 pub fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> u64 {
     address_sum(source) + address_sum(destination) + u64::from(protocol) + length as u64
+}
+
+/// The sum of the pseudo-header of a transport segment in the IP packet that begins with `header`,
+/// not folded. The header must be whole.
+#[must_use]
+pub fn pseudo_header_of(header: &[u8], protocol: u8, length: usize) -> u64 {
+    let addresses = if header[0] >> 4 == 4 { &header[12..20] } else { &header[8..40] };
+    sum(addresses) + u64::from(protocol) + length as u64
 }
 
 fn address_sum(address: IpAddr) -> u64 {

@@ -134,12 +134,14 @@ fn a_shorter_path_between_proxies_is_learnt() {
     if !privileged() {
         return;
     }
-    let (bed, near, _far) = with_tunnel("10.2.0.1", "10.2.0.2");
-    bed.near.ip("route add 10.2.0.2/32 dev far mtu 1400");
-    assert_bulk_is_intact(&bed.client);
-    let counters = near.handle.counters().unwrap();
-    assert!(counters.drops(DropReason::TunnelSend) > 0, "the path's MTU was never met");
-    assert!(counters.path(Path::IcmpSent) > 0, "no client was told of it");
+    for [near, far] in [["10.2.0.1", "10.2.0.2"], ["2001:db8:2::1", "2001:db8:2::2"]] {
+        let (bed, near, _far) = with_tunnel(near, far);
+        bed.near.ip(&format!("route add {far} dev far mtu 1400"));
+        assert_bulk_is_intact(&bed.client);
+        let counters = near.handle.counters().unwrap();
+        assert!(counters.drops(DropReason::TunnelSend) > 0, "the MTU to {far} was never met");
+        assert!(counters.path(Path::IcmpSent) > 0, "no client was told of it");
+    }
 }
 
 #[test]

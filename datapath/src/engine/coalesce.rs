@@ -11,12 +11,13 @@
 //! only flags, and valid checksums: the super-packet gets a new one, which must not hide that a
 //! segment was broken.
 
-use super::{
-    checksum::{pseudo_header, sum},
-    limits::{MAX_PACKET, SEGMENTS_PER_SEND},
-    vnet::to_cut,
+use super::vnet::to_cut;
+use crate::{
+    checksum::{finish, fold, pseudo_header_of},
+    limits::engine::{MAX_PACKET, SEGMENTS_PER_SEND},
+    packet::{Packet, SegmentKind},
+    wire::{double_word, set_word, word},
 };
-use crate::packet::{Packet, SegmentKind};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -170,7 +171,8 @@ impl Joinable {
                     && same(at + 8..at + 13)
                     && same(at + 14..at + 16)
                     && same(at + 18..self.header_len)
-                    && sequence(theirs, at) == sequence(ours, at).wrapping_add(joined as u32)
+                    && double_word(theirs, at + 4)
+                        == double_word(ours, at + 4).wrapping_add(joined as u32)
             }
         }
     }
@@ -187,7 +189,7 @@ impl Joinable {
         if self.transport == IPV4_LEN {
             set_word(bytes, 2, len as u16);
             set_word(bytes, 10, 0);
-            let checksum = !sum(&bytes[..IPV4_LEN], 0);
+            let checksum = finish(&bytes[..IPV4_LEN], 0);
             set_word(bytes, 10, checksum);
         } else {
             set_word(bytes, 4, transport_len);
@@ -195,7 +197,7 @@ impl Joinable {
         if self.kind == SegmentKind::Udp {
             set_word(bytes, self.transport + 4, transport_len);
         }
-        let pseudo = pseudo_header(bytes, protocol, transport_len);
+        let pseudo = fold(pseudo_header_of(bytes, protocol, usize::from(transport_len)));
         set_word(bytes, checksum_at, pseudo);
         let header_len = self.header_len as u16;
         packet.offload =
@@ -211,21 +213,8 @@ fn checksum_holds(bytes: &[u8], packet: &Joinable) -> bool {
         SegmentKind::Udp => UDP,
         SegmentKind::Tcp4 | SegmentKind::Tcp6 => TCP,
     };
-    let ip = packet.transport != IPV4_LEN || sum(&bytes[..IPV4_LEN], 0) == 0xFFFF;
-    ip && sum(tail, pseudo_header(bytes, protocol, tail.len() as u16)) == 0xFFFF
-}
-
-fn word(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn set_word(bytes: &mut [u8], at: usize, value: u16) {
-    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
-}
-
-fn sequence(bytes: &[u8], transport: usize) -> u32 {
-    let at = transport + 4;
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    let ip = packet.transport != IPV4_LEN || finish(&bytes[..IPV4_LEN], 0) == 0;
+    ip && finish(tail, pseudo_header_of(bytes, protocol, tail.len())) == 0
 }
 
 #[cfg(test)]
@@ -254,7 +243,7 @@ mod tests {
         if !v6 {
             set_word(&mut bytes, 4, id);
             set_word(&mut bytes, 10, 0);
-            let checksum = !sum(&bytes[..IPV4_LEN], 0);
+            let checksum = finish(&bytes[..IPV4_LEN], 0);
             set_word(&mut bytes, 10, checksum);
         }
         bytes
@@ -265,7 +254,7 @@ mod tests {
         PacketBuilder::ipv4(CLIENT, GROUP, 64).udp(40_000, 53).write(&mut bytes, payload).unwrap();
         set_word(&mut bytes, 4, id);
         set_word(&mut bytes, 10, 0);
-        let checksum = !sum(&bytes[..IPV4_LEN], 0);
+        let checksum = finish(&bytes[..IPV4_LEN], 0);
         set_word(&mut bytes, 10, checksum);
         bytes
     }

@@ -8,11 +8,11 @@ use std::{
 use tracing::warn;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use super::{
-    limits::{DEVICE_MTU, MAX_PACKET},
-    vnet::{self, VNET_LEN},
+use super::vnet::{self, VNET_LEN};
+use crate::{
+    limits::engine::{DEVICE_MTU, DEVICE_QUEUE, MAX_PACKET},
+    packet::Packet,
 };
-use crate::packet::Packet;
 
 /// A TUN device that passes super-packets whole, in both directions.
 pub(super) struct Device {
@@ -38,7 +38,7 @@ impl Device {
             .name(name)
             .mtu(DEVICE_MTU)
             .with(|builder| {
-                builder.offload(true);
+                builder.offload(true).tx_queue_len(DEVICE_QUEUE);
             })
             .enable(false)
             .build_sync()?;

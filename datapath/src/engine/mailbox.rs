@@ -14,13 +14,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pias_protocol::{forwarding::ForwardingUpdate, group::GroupKey};
 
-use super::{
-    Datagram, EngineGone,
-    limits::{ANSWER_WITHIN, COMMANDS, REGISTRATIONS},
-};
+use super::{Datagram, EngineGone};
 use crate::{
     counters::Counters,
     explain::Explanation,
+    limits::engine::{ANSWER_WITHIN, COMMANDS, REGISTRATIONS},
     pipeline::{FlowView, Occupancy},
 };
 

@@ -25,10 +25,8 @@
 //! | `registration` | datagrams between the TUN device and piasd's QUIC endpoint |
 //! | `mailbox` | what other threads ask of the engine |
 
-mod checksum;
 mod coalesce;
 mod device;
-mod limits;
 mod mailbox;
 mod outbox;
 mod registration;
@@ -109,12 +107,13 @@ pub enum EngineFailure {
     /// Waiting for packets failed.
     #[error("cannot wait for packets: {0}")]
     Wait(#[source] io::Error),
-    /// The engine's thread panicked; its message is in the log.
+    /// The engine's thread panicked; its message is on stderr. (Programs built to abort on a panic
+    /// end there and then, and the kernel takes device and routes away.)
     #[error("the engine's thread panicked")]
     Panicked,
 }
 
-/// The engine has ended, or did not answer within [`limits::ANSWER_WITHIN`].
+/// The engine has ended, or did not answer within [`ANSWER_WITHIN`](crate::limits::engine::ANSWER_WITHIN).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the datapath engine has ended or does not answer")]
 pub struct EngineGone;

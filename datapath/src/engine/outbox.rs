@@ -22,11 +22,13 @@ use pias_protocol::{
 use quinn_udp::{Transmit, UdpSocketState};
 
 use super::{
-    limits::{OCTETS_PER_SEND, SEGMENTS_PER_SEND, SOURCE_PORTS},
     segment::Cut,
     tunnel::{self, Side, path_mtu, raise_buffer},
 };
-use crate::packet::Packet;
+use crate::{
+    limits::engine::{OCTETS_PER_SEND, SEGMENTS_PER_SEND, SOURCE_PORTS},
+    packet::Packet,
+};
 
 /// The sockets of all families.
 pub(super) struct Outbox {

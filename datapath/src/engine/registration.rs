@@ -8,12 +8,15 @@ use std::{
     ops::Range,
 };
 
-use super::{
-    checksum::{pseudo_header, sum},
-    limits::MAX_PACKET,
-    vnet::to_cut,
+use pias_protocol::hash::mapped;
+
+use super::vnet::to_cut;
+use crate::{
+    checksum::{finish, fold, pseudo_header_of},
+    limits::engine::MAX_PACKET,
+    packet::{Packet, SegmentKind},
+    wire::set_word,
 };
-use crate::packet::{Packet, SegmentKind};
 
 const UDP: u8 = 17;
 const UDP_LEN: usize = 8;
@@ -96,45 +99,38 @@ fn build_one(datagram: &Datagram, payload: &[u8], packet: &mut Packet) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             header[0] = 0x45;
             header[1] = datagram.ecn & 3;
-            header[2..4].copy_from_slice(&(IPV4_LEN as u16 + udp_len).to_be_bytes());
+            set_word(&mut header, 2, IPV4_LEN as u16 + udp_len);
             // Not fragmented, so the identification may be anything (RFC 6864 section 4.1).
             header[6] = DONT_FRAGMENT;
             header[8] = TTL;
             header[9] = UDP;
             header[12..16].copy_from_slice(&source.octets());
             header[16..20].copy_from_slice(&destination.octets());
-            let checksum = !sum(&header[..IPV4_LEN], 0);
-            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            let checksum = finish(&header[..IPV4_LEN], 0);
+            set_word(&mut header, 10, checksum);
             IPV4_LEN
         }
         (source, destination) => {
             header[0] = 0x60;
             header[1] = (datagram.ecn & 3) << 4;
-            header[4..6].copy_from_slice(&udp_len.to_be_bytes());
+            set_word(&mut header, 4, udp_len);
             header[6] = UDP;
             header[7] = TTL;
-            header[8..24].copy_from_slice(&v6(source));
-            header[24..40].copy_from_slice(&v6(destination));
+            header[8..24].copy_from_slice(&mapped(source));
+            header[24..40].copy_from_slice(&mapped(destination));
             IPV6_LEN
         }
     };
-    let pseudo = pseudo_header(&header, UDP, udp_len);
+    let pseudo = fold(pseudo_header_of(&header, UDP, usize::from(udp_len)));
     let udp = &mut header[transport..transport + UDP_LEN];
-    udp[..2].copy_from_slice(&datagram.local.port().to_be_bytes());
-    udp[2..4].copy_from_slice(&datagram.remote.port().to_be_bytes());
-    udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
-    udp[6..8].copy_from_slice(&pseudo.to_be_bytes());
+    set_word(udp, 0, datagram.local.port());
+    set_word(udp, 2, datagram.remote.port());
+    set_word(udp, 4, udp_len);
+    set_word(udp, 6, pseudo);
     packet.replace(&header[..transport + UDP_LEN]);
     packet.extend(payload);
     packet.offload = to_cut(SegmentKind::Udp, transport as u16, 0, 0);
     packet.offload.segments = None;
-}
-
-fn v6(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,11 @@
 
 use std::ops::Range;
 
-use super::checksum::{pseudo_header, sum};
-use crate::packet::{Checksum, Packet, SegmentKind};
+use crate::{
+    checksum::{finish, pseudo_header_of},
+    packet::{Checksum, Packet, SegmentKind},
+    wire::{double_word, set_double_word, set_word, word},
+};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -123,20 +126,20 @@ fn renew_ip(packet: &mut [u8], index: u16) {
     let len = packet.len();
     if packet[0] >> 4 == 4 {
         let header_len = usize::from(packet[0] & 0xF) * 4;
-        packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
-        let id = u16::from_be_bytes([packet[4], packet[5]]).wrapping_add(index);
-        packet[4..6].copy_from_slice(&id.to_be_bytes());
-        packet[10..12].fill(0);
-        let checksum = !sum(&packet[..header_len], 0);
-        packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+        let identification = word(packet, 4).wrapping_add(index);
+        set_word(packet, 2, len as u16);
+        set_word(packet, 4, identification);
+        set_word(packet, 10, 0);
+        let checksum = finish(&packet[..header_len], 0);
+        set_word(packet, 10, checksum);
     } else {
-        packet[4..6].copy_from_slice(&((len - IPV6_LEN) as u16).to_be_bytes());
+        set_word(packet, 4, (len - IPV6_LEN) as u16);
     }
 }
 
 fn renew_tcp(tcp: &mut [u8], begin: u32, first: bool, last: bool) {
-    let sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]).wrapping_add(begin);
-    tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
+    let sequence = double_word(tcp, 4).wrapping_add(begin);
+    set_double_word(tcp, 4, sequence);
     if !last {
         tcp[13] &= !(FIN | PSH);
     }
@@ -147,21 +150,21 @@ fn renew_tcp(tcp: &mut [u8], begin: u32, first: bool, last: bool) {
 
 /// Computes the transport checksum, and the length in a UDP header.
 fn complete(packet: &mut [u8], transport: usize, protocol: u8) {
-    let len = (packet.len() - transport) as u16;
+    let len = packet.len() - transport;
     let at = if protocol == TCP {
         transport + 16
     } else {
-        packet[transport + 4..transport + 6].copy_from_slice(&len.to_be_bytes());
+        set_word(packet, transport + 4, len as u16);
         transport + 6
     };
-    packet[at..at + 2].fill(0);
-    let initial = pseudo_header(packet, protocol, len);
-    let checksum = match !sum(&packet[transport..], initial) {
+    set_word(packet, at, 0);
+    let pseudo = pseudo_header_of(packet, protocol, len);
+    let checksum = match finish(&packet[transport..], pseudo) {
         // RFC 768: zero means "none", so zero is sent as its other form.
         0 if protocol == UDP => 0xFFFF,
         checksum => checksum,
     };
-    packet[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
+    set_word(packet, at, checksum);
 }
 
 /// All segments of a packet, each on its own.
@@ -293,7 +296,7 @@ mod tests {
                 let expected = if v6 {
                     tcp.calc_checksum_ipv6([1; 16], [2; 16])
                 } else {
-                    prop_assert_eq!(sum(&segment[..20], 0), 0xFFFF);
+                    prop_assert_eq!(finish(&segment[..20], 0), 0);
                     tcp.calc_checksum_ipv4([192, 0, 2, 1], [203, 0, 113, 10])
                 };
                 prop_assert_eq!(expected, Ok(tcp.checksum()));

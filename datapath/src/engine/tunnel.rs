@@ -13,7 +13,7 @@ use nix::{
 use quinn_udp::{RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::limits::{MAX_PACKET, RECEIVE_BUFFER, RECEIVE_BUFFERS, SEND_BUFFER};
+use crate::limits::engine::{MAX_PACKET, RECEIVE_BUFFER, RECEIVE_BUFFERS, SEND_BUFFER};
 
 /// A socket that receives tunnel packets.
 pub(super) struct Receiver {

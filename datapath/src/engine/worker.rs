@@ -20,7 +20,6 @@ use super::{
     EngineConfig, EngineFailure, Hooks, StartError,
     coalesce::Train,
     device::{Device, Read},
-    limits::{BATCH, RECEIVES, TICK},
     mailbox::{Command, Inbox},
     outbox::Outbox,
     registration,
@@ -28,6 +27,7 @@ use super::{
 };
 use crate::{
     drop_reason::DropReason,
+    limits::engine::{BATCH, RECEIVES, TICK},
     packet::Packet,
     pipeline::{Pipeline, Side, Verdict},
 };
