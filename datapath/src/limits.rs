@@ -52,6 +52,10 @@ impl Default for Limits {
 /// `event_queue_full`.
 pub const MAX_SIDE: usize = 1024;
 
+/// Most proxies that get a copy of an ICMP error about a flow that is not known here. In a larger
+/// overlay the error reaches the JAP only if it enters there, or where the group's list is known.
+pub const MAX_SEARCHED: usize = 64;
+
 /// How long a packet waits for the overlay; then `parked_expired`.
 pub const PARKED_FOR: Duration = Duration::from_secs(1);
 
@@ -140,6 +144,8 @@ pub mod rates {
     pub const ICMP_ERROR: (u64, u64) = (2_000, 1_000);
     /// Pin notices.
     pub const PIN: (u64, u64) = (50_000, 10_000);
+    /// ICMP errors of unknown flows that are copied to several proxies, in search of the JAP.
+    pub const SEARCH: (u64, u64) = (100, 100);
     /// Hints about agents.
     pub const AGENT: (u64, u64) = (100, 100);
     /// Uses of one target.

@@ -13,7 +13,7 @@ use pias_protocol::{
 };
 
 use crate::{
-    limits::{Limits, rates},
+    limits::{Limits, MAX_SEARCHED, rates},
     rate::Bucket,
     slots::{Handle, Slots},
 };
@@ -208,6 +208,22 @@ impl Table {
                 }
             }
         }
+    }
+
+    /// The tunnel endpoints of other proxies where flows of a group may live: its candidates, or
+    /// where none is known, all; at most [`MAX_SEARCHED`].
+    #[must_use]
+    pub fn possible_joins(&self, group: &GroupKey) -> Vec<IpAddr> {
+        let listed = match self.groups.get(group).map(|known| &known.entry) {
+            Some(IngressEntry::Candidates(candidates)) => candidates.as_slice(),
+            _ => &[],
+        };
+        let live = |c: &placement::Candidate| Some(self.peer(self.peer_of(c.proxy)?)?.tunnel);
+        let joins: Vec<_> = listed.iter().filter_map(live).take(MAX_SEARCHED).collect();
+        if joins.is_empty() {
+            return self.peers.iter().map(|(_, peer)| peer.tunnel).take(MAX_SEARCHED).collect();
+        }
+        joins
     }
 
     /// Whether a proxy is this one, or a live peer.

@@ -19,7 +19,6 @@ use crate::{
     packet::Packet,
     parking::Arrival,
     rewrite,
-    table::Place,
     wire::{embedded::Embedded, icmp::Message, ip::Ip},
 };
 
@@ -105,7 +104,7 @@ impl Pipeline {
         match known {
             Some(flow) => self.error_to_target(packet, view, &embedded, &flow, arrival),
             None if arrival.tunnelled => self.drop_for(DropReason::IcmpUnrelated),
-            None => self.error_to_join(view, &key),
+            None => self.error_to_join(packet, view, &key, now, side),
         }
     }
 
@@ -142,25 +141,36 @@ impl Pipeline {
         self.translate_error(packet, &view.ip, embedded, to, arrival.tunnelled)
     }
 
-    /// As an ingress: to where the flow is pinned, or would be placed.
-    fn error_to_join(&mut self, view: &View, key: &FlowKey) -> Verdict {
-        let hash = key.hash();
-        let pinned = self.pins.get(key).map(|flow| flow.peer);
-        let handle = pinned.filter(|&peer| self.table.peer(peer).is_some()).or_else(|| match self
-            .table
-            .place(&key.group, hash)
-        {
-            Place::Join(peer) => Some(peer),
-            _ => None,
-        });
-        match handle.and_then(|handle| self.table.peer(handle)) {
-            Some(peer) => {
-                let verdict = Self::to_peer(peer.tunnel, hash, &view.ip, None);
-                self.count(Path::IngressDirect);
-                verdict
-            }
-            None => self.drop_for(DropReason::IcmpUnrelated),
+    /// To where the flow is pinned. Routers send errors to the proxy that is nearest to *them*, which
+    /// need be neither the flow's ingress nor its JAP; there, to all proxies where it may live.
+    fn error_to_join(
+        &mut self,
+        packet: &Packet,
+        view: &View,
+        key: &FlowKey,
+        now: Time,
+        side: &mut Side,
+    ) -> Verdict {
+        let pinned = self.pins.get(key).and_then(|flow| self.table.peer(flow.peer));
+        let joins = match pinned {
+            Some(peer) => vec![peer.tunnel],
+            None => self.table.possible_joins(&key.group),
+        };
+        let Some((&first, others)) = joins.split_first() else {
+            return self.drop_for(DropReason::IcmpUnrelated);
+        };
+        if !others.is_empty() && !self.rates.search.allow(now) {
+            return self.drop_for(DropReason::RateLimited);
         }
+        let hash = key.hash();
+        for &tunnel in others {
+            let verdict = Self::to_peer(tunnel, hash, &view.ip, None);
+            if !side.push_packet(verdict, packet.to_kept()) {
+                self.counters.count_drop(DropReason::SideFull);
+            }
+        }
+        self.count(Path::IngressDirect);
+        Self::to_peer(first, hash, &view.ip, None)
     }
 
     fn translate_error(

@@ -103,6 +103,7 @@ struct Rates {
     reset: Bucket,
     error: Bucket,
     pin: Bucket,
+    search: Bucket,
     agent: Bucket,
 }
 
@@ -116,6 +117,7 @@ impl Rates {
             reset: bucket(rates::RESET),
             error: bucket(rates::ICMP_ERROR),
             pin: bucket(rates::PIN),
+            search: bucket(rates::SEARCH),
             agent: bucket(rates::AGENT),
         }
     }

@@ -120,8 +120,21 @@ fn an_error_that_enters_elsewhere_finds_the_jap_by_what_it_is_about() {
 }
 
 #[test]
+fn an_error_that_enters_where_nothing_is_known_is_sent_to_all_who_may_know() {
+    let mut proxy = Proxy::new();
+    let mut big = error(&testing::udp(DNS, CLIENT, b"a"), Problem::TooBig(1300), ROUTER);
+    let first = proxy.tun(&mut big);
+    let (second, copy) = proxy.packet();
+    let to = |verdict: &Verdict| [OTHER_TUNNEL, THIRD_TUNNEL].map(|t| direct(t)(verdict));
+    assert!([[true, false], [false, true]].contains(&to(&first)), "{first:?}");
+    assert_ne!(to(&first), to(&second), "each gets one");
+    assert_eq!(copy.bytes(), big.bytes());
+}
+
+#[test]
 fn an_error_about_nothing_known_is_counted() {
     let mut proxy = Proxy::new();
+    [OTHER, THIRD].map(|peer| proxy.apply(ForwardingUpdate::PeerGone(peer)));
     let answer = testing::udp(DNS, CLIENT, b"a");
     let mut stray = error(&answer, Problem::Port, ROUTER);
     assert_eq!(proxy.tun(&mut stray), Verdict::Drop(DropReason::IcmpUnrelated));
