@@ -121,8 +121,9 @@ pub const TRAIN_FOR: Duration = Duration::from_secs(30);
 /// How long a fragment waits for its first; then `fragment_orphan`.
 pub const HELD_FOR: Duration = Duration::from_secs(2);
 
-/// Fragments of one packet that wait: as many as 64 KiB have at the least IPv6 MTU, and some.
-pub const HELD_PER_TRAIN: usize = 64;
+/// Fragments of one packet that wait: as many as 64 KiB have at Ethernet's MTU when the tunnel had
+/// to cut each in two (90), and some.
+pub const HELD_PER_TRAIN: usize = 128;
 
 /// How long a learnt path MTU is believed (RFC 1191 section 6.3, RFC 8201 section 4).
 pub const PATH_MTU_FOR: Duration = Duration::from_secs(600);
