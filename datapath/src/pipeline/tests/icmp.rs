@@ -134,7 +134,9 @@ fn an_error_that_enters_where_nothing_is_known_is_sent_to_all_who_may_know() {
 #[test]
 fn an_error_about_nothing_known_is_counted() {
     let mut proxy = Proxy::new();
-    [OTHER, THIRD].map(|peer| proxy.apply(ForwardingUpdate::PeerGone(peer)));
+    for peer in [OTHER, THIRD] {
+        proxy.apply(ForwardingUpdate::PeerGone(peer));
+    }
     let answer = testing::udp(DNS, CLIENT, b"a");
     let mut stray = error(&answer, Problem::Port, ROUTER);
     assert_eq!(proxy.tun(&mut stray), Verdict::Drop(DropReason::IcmpUnrelated));
