@@ -13,8 +13,8 @@ pub struct Limits {
     /// Flows NATed at this proxy as a JAP. At the bound an idle UDP or closing TCP flow goes
     /// (`flow_evicted`); where a sample finds none, the new flow is dropped (`nat_table_full`).
     pub nat_flows: usize,
-    /// Of these, flows that never heard from their target: a flood of SYNs evicts its own kind and
-    /// never a flow that works.
+    /// Of these, UDP flows whose target has not answered, and TCP flows that were never established:
+    /// a flood of forged SYNs, answered or not, evicts its own kind and never a flow that works.
     pub nat_embryonic: usize,
     /// Packets that wait for the overlay. At the bound: `parking_full`.
     pub parked: usize,
@@ -68,11 +68,13 @@ pub const TCP_IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 /// How long a closing TCP flow lives without a packet (RFC 5382 REQ-5: transitory).
 pub const TCP_CLOSING: Duration = Duration::from_secs(240);
 
-/// How long a TCP flow lives whose SYN nobody answers. Shorter than RFC 5382 REQ-5's transitory
+/// How long a TCP flow lives that never gets established. Shorter than RFC 5382 REQ-5's transitory
 /// 4 min: a SYN is retransmitted long before, and a flood of them must not hold ports.
 pub const TCP_OPENING: Duration = Duration::from_secs(30);
 
-/// After this long a closing flow's port may serve a new flow, where no other port is found.
+/// After this long without a packet the port of a UDP flow, or of a TCP flow that is not
+/// established, may serve a new flow to the same target where no free port is found
+/// (`flow_evicted`): the one of a sample that will be missed least.
 pub const PORT_REST: Duration = Duration::from_secs(1);
 
 /// Slots of each flow table that one tick looks at for age: 2^19 of them in 6.4 s at 50 ms a tick.
@@ -81,7 +83,10 @@ pub const AGED_PER_TICK: usize = 4096;
 /// Entries that a full table samples to find one to evict.
 pub const EVICTION_SAMPLE: usize = 16;
 
-/// Ports that are tried for a new flow; then `nat_ports_exhausted`.
+/// Ports that are looked at, before one that rests is taken.
+pub const PORT_SAMPLE: u16 = 32;
+
+/// Ports that are looked at when none rests either; then `nat_ports_exhausted`.
 pub const PORT_PROBES: u16 = 128;
 
 /// NAT ports of flows: all that RFC 6335 does not call system ports, less those of probes.

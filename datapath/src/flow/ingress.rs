@@ -25,7 +25,8 @@ pub struct Pinned {
     pub hash: FlowHash,
     /// Its JAP, a peer.
     pub peer: Handle,
-    /// How far it has come, as far as one direction tells.
+    /// How far it has come, as far as one direction tells: a flow of one packet may be forged, and
+    /// is never open.
     pub phase: Phase,
     /// When it began here.
     pub created: Time,

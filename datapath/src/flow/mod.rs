@@ -12,17 +12,14 @@ use pias_protocol::{
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::{
-    limits::{TCP_CLOSING, TCP_IDLE, TCP_OPENING, UDP_IDLE},
-    wire::tcp,
-};
+use crate::limits::{TCP_CLOSING, TCP_IDLE, TCP_OPENING, UDP_IDLE};
 
 /// How far a flow has come, which says how long it lives without a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// UDP.
     Datagrams,
-    /// TCP, a SYN has been seen.
+    /// TCP, not established.
     Opening,
     /// TCP, established.
     Open,
@@ -31,13 +28,13 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The phase of a flow whose first packet has these TCP flags.
+    /// The phase of a flow of which one packet has been seen. Whatever its TCP flags say, it may
+    /// be forged: the next ones show that it lives.
     #[must_use]
-    pub const fn first(protocol: Protocol, flags: u8) -> Self {
+    pub const fn first(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Udp => Self::Datagrams,
-            Protocol::Tcp if flags & tcp::SYN != 0 => Self::Opening,
-            Protocol::Tcp => Self::Open,
+            Protocol::Tcp => Self::Opening,
         }
     }
 

@@ -7,7 +7,10 @@
 //! A NAT port is taken per target address and port, so one port serves as many flows as there are
 //! targets.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use hashbrown::HashTable;
 use pias_protocol::{
@@ -20,7 +23,9 @@ use pias_protocol::{
 use super::{Dice, Phase, expired, reverse_hash, table_hash};
 use crate::{
     drop_reason::DropReason,
-    limits::{AGED_PER_TICK, EVICTION_SAMPLE, FLOW_PORTS, Limits, PORT_PROBES, PORT_REST},
+    limits::{
+        AGED_PER_TICK, EVICTION_SAMPLE, FLOW_PORTS, Limits, PORT_PROBES, PORT_REST, PORT_SAMPLE,
+    },
     slots::{Handle, Slots},
     wire::tcp,
 };
@@ -52,35 +57,69 @@ pub struct NatFlow {
     pub last: Time,
     /// When the ingress was last told to pin it.
     pub pinned: Option<Time>,
-    client_fin: bool,
-    target_fin: bool,
-    /// Its place among those that never heard from their target.
-    embryonic: u32,
+    client: Side,
+    server: Side,
+    /// Its place among the embryonic flows, while it is one.
+    embryonic: Option<u32>,
+}
+
+/// What one side of a TCP flow has said about its end.
+#[derive(Clone, Copy, Debug, Default)]
+struct Side {
+    fin: bool,
+    /// Its last segment was a reset. Anyone can forge one; who goes on sending has sent none.
+    reset: bool,
+}
+
+impl Side {
+    const fn hear(&mut self, flags: u8) {
+        self.fin |= flags & tcp::FIN != 0;
+        self.reset = flags & tcp::RST != 0;
+    }
 }
 
 impl NatFlow {
     /// A segment of the client with these flags came.
     pub fn client_sent(&mut self, flags: u8, now: Time) {
         self.last = now;
-        self.client_fin |= flags & tcp::FIN != 0;
-        self.advance(flags);
+        self.client.hear(flags);
+        // Only the third segment opens a flow: a forged SYN is answered with a SYN-ACK, too.
+        if self.phase == Phase::Opening && self.answered && flags & tcp::SYN == 0 {
+            self.phase = Phase::Open;
+        }
+        self.advance();
     }
 
     /// A segment of the target with these flags came.
     pub fn target_sent(&mut self, flags: u8, now: Time) {
         self.last = now;
-        self.target_fin |= flags & tcp::FIN != 0;
-        if self.phase == Phase::Opening && flags & tcp::RST == 0 {
-            self.phase = Phase::Open;
-        }
-        self.advance(flags);
+        self.server.hear(flags);
+        self.advance();
     }
 
-    fn advance(&mut self, flags: u8) {
-        let over = flags & tcp::RST != 0 || (self.client_fin && self.target_fin);
-        if over && self.phase != Phase::Datagrams {
-            self.phase = Phase::Closing;
-        }
+    /// RFC 7857 section 2: a reset leads to the transitory timer, and a segment behind it, of the
+    /// side that seemed to send it, back again.
+    fn advance(&mut self) {
+        let over = self.client.reset || self.server.reset || (self.client.fin && self.server.fin);
+        self.phase = match self.phase {
+            Phase::Datagrams => Phase::Datagrams,
+            _ if over => Phase::Closing,
+            Phase::Closing if self.answered => Phase::Open,
+            Phase::Closing => Phase::Opening,
+            same => same,
+        };
+    }
+
+    /// How little it would be missed: the kind first, then how long it has been idle. `None` for
+    /// an established TCP flow, which is never given up for another.
+    fn expendable(&self, now: Time) -> Option<(u8, Duration)> {
+        let rank = match self.phase {
+            Phase::Open => return None,
+            Phase::Closing => 2,
+            _ if self.embryonic.is_some() => 1,
+            _ => 0,
+        };
+        Some((rank, now.since(self.last)))
     }
 }
 
@@ -138,7 +177,8 @@ impl NatTable {
         self.flows.count()
     }
 
-    /// How many of them never heard from their target.
+    /// How many of them are embryonic: UDP flows whose target has not answered, TCP flows that were
+    /// never established.
     #[must_use]
     pub fn embryonic(&self) -> usize {
         self.embryonic.len()
@@ -198,15 +238,15 @@ impl NatTable {
             address: new.address,
             nat: SocketAddr::new(new.nat, port),
             ingress: new.ingress,
-            phase: Phase::first(new.key.group.protocol, tcp::SYN),
+            phase: Phase::first(new.key.group.protocol),
             answered: false,
             judged: false,
             created: now,
             last: now,
             pinned: None,
-            client_fin: false,
-            target_fin: false,
-            embryonic: self.embryonic.len() as u32,
+            client: Side::default(),
+            server: Side::default(),
+            embryonic: Some(self.embryonic.len() as u32),
         });
         self.embryonic.push(handle);
         let (flows, seed) = (&self.flows, self.seed);
@@ -220,23 +260,25 @@ impl NatTable {
         Ok(handle)
     }
 
-    /// A port that no flow to this target has; at worst that of a flow that is long over. The
-    /// start is hashed (RFC 6056 section 3.3.3), so that nobody guesses it from another's.
+    /// A port that no flow to this target has; at worst that of a flow that rests and will be missed
+    /// least. The start is hashed (RFC 6056 section 3.3.3), so that nobody guesses it from another's.
     fn free_port(&mut self, new: &NewFlow, now: Time) -> Result<u16, DropReason> {
         let (first, count) = (*FLOW_PORTS.start(), FLOW_PORTS.len() as u64);
         let start = hash::mix(table_hash(&new.key, self.seed), self.seed) % count;
-        let mut resting: Option<(Time, u16, Handle)> = None;
+        let mut resting: Option<((u8, Duration), u16, Handle)> = None;
         for step in 0..u64::from(PORT_PROBES) {
+            if step >= u64::from(PORT_SAMPLE) && resting.is_some() {
+                break;
+            }
             let port = first + ((start + step) % count) as u16;
             let Some(taken) = self.reverse(new.key.group.protocol, new.address, port) else {
                 return Ok(port);
             };
-            if let Some(flow) = self.flows.get(taken)
-                && flow.phase == Phase::Closing
-                && now.since(flow.last) >= PORT_REST
-                && resting.is_none_or(|(last, ..)| flow.last < last)
+            if let Some(rest) = self.flows.get(taken).and_then(|flow| flow.expendable(now))
+                && rest.1 >= PORT_REST
+                && resting.is_none_or(|(most, ..)| rest > most)
             {
-                resting = Some((flow.last, port, taken));
+                resting = Some((rest, port, taken));
             }
         }
         let (_, port, handle) = resting.ok_or(DropReason::NatPortsExhausted)?;
@@ -266,16 +308,9 @@ impl NatTable {
         let start = self.dice.below(slots);
         (0..EVICTION_SAMPLE)
             .filter_map(|step| self.flows.at((start + step) % slots))
-            .filter(|(_, flow)| flow.phase != Phase::Open)
-            .max_by_key(|(_, flow)| {
-                let rank = match flow.phase {
-                    Phase::Closing => 2,
-                    _ if !flow.answered => 1,
-                    _ => 0,
-                };
-                (rank, now.since(flow.last))
-            })
-            .map(|(handle, _)| handle)
+            .filter_map(|(handle, flow)| Some((flow.expendable(now)?, handle)))
+            .max_by_key(|&(missed, _)| missed)
+            .map(|(_, handle)| handle)
     }
 
     fn evict(&mut self, handle: Handle) {
@@ -285,30 +320,47 @@ impl NatTable {
 
     /// The target sent its first packet.
     pub fn answered(&mut self, handle: Handle) {
-        if let Some(flow) = self.flows.get_mut(handle)
-            && !flow.answered
-        {
-            flow.answered = true;
-            let place = flow.embryonic;
-            self.leave_embryonic(place);
+        let Some(flow) = self.flows.get_mut(handle) else { return };
+        flow.answered = true;
+        if flow.phase == Phase::Datagrams {
+            self.settle(handle);
         }
     }
 
-    fn leave_embryonic(&mut self, place: u32) {
+    /// A segment of the client with these flags came. Returns what the target shall see as source,
+    /// and where the target is.
+    pub fn client_sent(
+        &mut self,
+        handle: Handle,
+        flags: u8,
+        now: Time,
+    ) -> Option<(SocketAddr, SocketAddr)> {
+        let flow = self.flows.get_mut(handle)?;
+        flow.client_sent(flags, now);
+        let (nat, address) = (flow.nat, flow.address);
+        if flow.phase == Phase::Open && flow.embryonic.is_some() {
+            self.settle(handle);
+        }
+        Some((nat, address))
+    }
+
+    /// A flow is embryonic no more.
+    fn settle(&mut self, handle: Handle) {
+        let Some(place) = self.flows.get_mut(handle).and_then(|flow| flow.embryonic.take()) else {
+            return;
+        };
         self.embryonic.swap_remove(place as usize);
         if let Some(&moved) = self.embryonic.get(place as usize)
             && let Some(flow) = self.flows.get_mut(moved)
         {
-            flow.embryonic = place;
+            flow.embryonic = Some(place);
         }
     }
 
     /// Ends a flow.
     pub fn remove(&mut self, handle: Handle) {
         let Some(&flow) = self.flows.get(handle) else { return };
-        if !flow.answered {
-            self.leave_embryonic(flow.embryonic);
-        }
+        self.settle(handle);
         if let Ok(entry) =
             self.forward.find_entry(table_hash(&flow.key, self.seed), |&other| other == handle)
         {
@@ -349,8 +401,6 @@ fn reverse_hash_of(flow: &NatFlow, seed: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn new(client_port: u16, protocol: &str) -> NewFlow {
@@ -373,6 +423,45 @@ mod tests {
 
     const START: Time = Time::from_micros(1_000_000);
 
+    fn establish(table: &mut NatTable, handle: Handle) {
+        table.answered(handle);
+        table.get_mut(handle).unwrap().target_sent(tcp::SYN | tcp::ACK, START);
+        table.client_sent(handle, tcp::ACK, START).unwrap();
+        assert_eq!(table.get(handle).unwrap().phase, Phase::Open);
+    }
+
+    #[test]
+    fn a_forged_reset_ends_nothing_while_its_seeming_sender_goes_on() {
+        let mut table = table(4, 4);
+        let handle = table.open(new(1, "tcp"), START).unwrap();
+        establish(&mut table, handle);
+        let flow = table.get_mut(handle).unwrap();
+        flow.client_sent(tcp::RST, START);
+        assert_eq!(flow.phase, Phase::Closing);
+        flow.target_sent(tcp::ACK, START);
+        assert_eq!(flow.phase, Phase::Closing, "what was under way proves nothing");
+        flow.client_sent(tcp::ACK, START);
+        assert_eq!(flow.phase, Phase::Open);
+    }
+
+    #[test]
+    fn a_busy_target_takes_new_questions_on_ports_that_rest() {
+        let mut table = table(1 << 17, 1 << 17);
+        let question = |n: usize| {
+            let mut flow = new(1 + (n % 60_000) as u16, "udp");
+            flow.key
+                .client
+                .set_ip(std::net::Ipv4Addr::from(0x0A00_0000 + (n / 60_000) as u32).into());
+            flow
+        };
+        for n in 0..200_000 {
+            let now = START + Duration::from_micros(50 * n as u64);
+            let handle = table.open(question(n), now);
+            assert!(handle.is_ok(), "question {n}: {handle:?}");
+            table.answered(handle.unwrap());
+        }
+    }
+
     #[test]
     fn a_flow_is_found_from_both_sides() {
         let mut table = table(100, 100);
@@ -392,13 +481,17 @@ mod tests {
         let good: Vec<Handle> = (1..=20)
             .map(|port| {
                 let handle = table.open(new(port, "tcp"), START).unwrap();
-                table.get_mut(handle).unwrap().target_sent(tcp::SYN | tcp::ACK, START);
-                table.answered(handle);
+                establish(&mut table, handle);
                 handle
             })
             .collect();
         for port in 1000..3000 {
-            table.open(new(port, "tcp"), START + Duration::from_secs(1)).unwrap();
+            let forged = table.open(new(port, "tcp"), START + Duration::from_secs(1)).unwrap();
+            // The target answers every other one.
+            if port % 2 == 0 {
+                table.get_mut(forged).unwrap().target_sent(tcp::SYN | tcp::ACK, START);
+                table.answered(forged);
+            }
         }
         assert_eq!((table.count(), table.embryonic()), (28, 8));
         assert!(good.iter().all(|&handle| table.get(handle).is_some()));
@@ -410,8 +503,7 @@ mod tests {
         let mut table = table(4, 4);
         for port in 1..=4 {
             let handle = table.open(new(port, "tcp"), START).unwrap();
-            table.get_mut(handle).unwrap().target_sent(tcp::SYN | tcp::ACK, START);
-            table.answered(handle);
+            establish(&mut table, handle);
         }
         assert_eq!(table.open(new(9, "tcp"), START), Err(DropReason::NatTableFull));
     }
@@ -420,8 +512,8 @@ mod tests {
     fn both_ends_must_finish_before_a_flow_closes() {
         let mut table = table(4, 4);
         let handle = table.open(new(1, "tcp"), START).unwrap();
+        establish(&mut table, handle);
         let flow = table.get_mut(handle).unwrap();
-        flow.target_sent(tcp::SYN | tcp::ACK, START);
         flow.client_sent(tcp::FIN | tcp::ACK, START);
         assert_eq!(flow.phase, Phase::Open);
         flow.target_sent(tcp::FIN | tcp::ACK, START);

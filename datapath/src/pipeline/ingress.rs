@@ -3,7 +3,7 @@
 use pias_protocol::{
     forwarding::ForwardingEvent,
     geneve::{Flags, PiasOption},
-    group::{GroupKey, Protocol},
+    group::GroupKey,
     hash::{FlowHash, FlowKey},
     ids::ParkedId,
     time::Time,
@@ -20,7 +20,7 @@ use crate::{
     parking::{Arrival, Ingress},
     slots::Handle,
     table::Place,
-    wire::{embedded::Embedded, icmp::Message, tcp, udp},
+    wire::{embedded::Embedded, icmp::Message, udp},
 };
 
 /// A packet that entered here, and has been nowhere else.
@@ -149,7 +149,7 @@ impl Pipeline {
                 self.join(packet, client, now, side)
             }
             Place::Join(peer) => {
-                self.pin(key, hash, peer, client.transport.flags, now);
+                self.pin(key, hash, peer, now);
                 self.count(Path::IngressDirect);
                 self.tunnel_to(peer, hash, view, None)
             }
@@ -184,8 +184,8 @@ impl Pipeline {
     }
 
     /// Remembers the JAP of a flow that enters here.
-    pub(super) fn pin(&mut self, key: FlowKey, hash: FlowHash, peer: Handle, flags: u8, now: Time) {
-        let phase = Phase::first(key.group.protocol, flags);
+    pub(super) fn pin(&mut self, key: FlowKey, hash: FlowHash, peer: Handle, now: Time) {
+        let phase = Phase::first(key.group.protocol);
         let evicted = self.pins.pin(Pinned { key, hash, peer, phase, created: now, last: now });
         if evicted {
             self.count(Path::FlowEvicted);
@@ -231,14 +231,7 @@ impl Pipeline {
         if !known || !self.prefixes.contains(group.address) {
             return self.drop_for(DropReason::PinUnrelated);
         }
-        // The notice holds the flags of the client's segment, if it holds that much.
-        let flags = match group.protocol {
-            Protocol::Tcp => {
-                *packet.bytes().get(embedded.transport + tcp::FLAGS).unwrap_or(&tcp::SYN)
-            }
-            Protocol::Udp => 0,
-        };
-        self.pin(key, key.hash(), peer, flags, now);
+        self.pin(key, key.hash(), peer, now);
         self.count(Path::PinReceived);
         Verdict::Answered
     }

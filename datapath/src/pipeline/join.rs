@@ -233,11 +233,10 @@ impl Pipeline {
         if client.arrival.tunnelled && !rewrite::decrement_ttl(packet.bytes_mut(), &view.ip) {
             return self.time_exceeded(packet, &view.ip, now, side);
         }
-        let Some(flow) = self.nat.get_mut(handle) else {
+        let ends = self.nat.client_sent(handle, transport.flags, now);
+        let Some((source, destination)) = ends else {
             return self.drop_for(DropReason::UnknownFlow);
         };
-        flow.client_sent(transport.flags, now);
-        let (source, destination) = (flow.nat, flow.address);
         let checksum = packet.offload.checksum;
         rewrite::translate(packet.bytes_mut(), &view.ip, transport, checksum, source, destination);
         self.renew_id(packet, view);

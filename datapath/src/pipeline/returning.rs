@@ -7,7 +7,6 @@ use crate::{
     classify::{Kind, Transport, View},
     counters::Path,
     drop_reason::DropReason,
-    flow::Phase,
     health,
     packet::Packet,
     rewrite,
@@ -72,15 +71,15 @@ impl Pipeline {
     fn judge(&mut self, transport: &Transport, handle: Handle, now: Time, side: &mut Side) {
         let Some(flow) = self.nat.get(handle) else { return };
         let target = flow.target;
-        if flow.phase == Phase::Opening && transport.has(tcp::RST) {
-            let refused = health::refused(&mut self.table, target, now);
-            self.event(refused, side);
-        } else if !flow.answered {
-            let answers = health::answered(&mut self.table, target);
-            self.event(answers, side);
-        } else {
+        if flow.answered {
             return;
         }
+        let event = if transport.has(tcp::RST) {
+            health::refused(&mut self.table, target, now)
+        } else {
+            health::answered(&mut self.table, target)
+        };
+        self.event(event, side);
         self.nat.answered(handle);
     }
 

@@ -71,7 +71,7 @@ impl Pipeline {
         else {
             return self.drop_for(DropReason::PeerUnreachable);
         };
-        let Some(Client { view, transport, key, arrival }) = client(parked) else {
+        let Some(Client { view, key, arrival, .. }) = client(parked) else {
             return self.drop_for(DropReason::Malformed);
         };
         if arrival.visited >= MAX_HOPS {
@@ -83,7 +83,7 @@ impl Pipeline {
         }
         let direct = how == RelayHow::Join && arrival.ingress == Ingress::Here;
         if direct {
-            self.pin(key, key.hash(), handle, transport.flags, now);
+            self.pin(key, key.hash(), handle, now);
         }
         let option = if direct { None } else { self.relay_option(arrival, how, tunnel) };
         self.count(match (direct, arrival.tunnelled) {

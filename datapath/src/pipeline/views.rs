@@ -26,7 +26,7 @@ pub struct Occupancy {
     pub ingress_flows: usize,
     /// Flows NATed here as a JAP.
     pub nat_flows: usize,
-    /// Of these, flows that never heard from their target.
+    /// Of these, flows that were never established.
     pub nat_embryonic: usize,
     /// Packets that wait for the overlay.
     pub parked: usize,

@@ -1,6 +1,7 @@
 //! A client's packet that entered here.
 
 use super::*;
+use crate::wire::tcp;
 
 #[test]
 fn the_first_packet_of_an_unknown_group_waits_and_the_overlay_is_asked() {
@@ -116,6 +117,19 @@ fn a_pin_notice_moves_a_flow_and_fills_no_table() {
     let stranger = proxy.tunnel("198.51.100.66", pin, &mut headers(DNS));
     assert_eq!(stranger, Verdict::Drop(DropReason::UnknownPeer));
     assert_eq!(proxy.pipeline.occupancy().ingress_flows, 1);
+}
+
+#[test]
+fn forged_segments_are_not_remembered_for_hours() {
+    let mut proxy = Proxy::new();
+    proxy.candidates("203.0.113.10:80/tcp", &[OTHER]);
+    for port in 1..=100 {
+        let client = format!("192.0.2.1:{port}");
+        proxy.tun(&mut testing::tcp(&client, WEB, tcp::ACK, b""));
+    }
+    proxy.tun(&mut testing::tcp("192.0.2.1:1", WEB, tcp::ACK, b""));
+    proxy.wait(Duration::from_secs(30));
+    assert_eq!(proxy.pipeline.occupancy().ingress_flows, 1, "only the one that goes on");
 }
 
 #[test]

@@ -67,6 +67,7 @@ fn a_connection_that_is_over_goes_and_one_that_rests_stays() {
     let (mut proxy, nat) = opened(CLIENT, WEB, "10.0.0.1:8080");
     let target = sock("10.0.0.1:8080");
     proxy.tun(&mut testing::tcp_between(target, nat, tcp::SYN | tcp::ACK, b""));
+    proxy.tun(&mut testing::tcp(CLIENT, WEB, tcp::ACK, b""));
     proxy.wait(Duration::from_secs(7200));
     assert_eq!(proxy.pipeline.occupancy().nat_flows, 1);
     proxy.tun(&mut testing::tcp_between(target, nat, tcp::RST, b""));
@@ -81,6 +82,30 @@ fn a_syn_that_nobody_answers_holds_its_port_for_half_a_minute() {
     proxy.wait(Duration::from_secs(30));
     assert_eq!(proxy.pipeline.occupancy().nat_flows, 0);
     assert_eq!(proxy.pipeline.occupancy().nat_embryonic, 0);
+}
+
+#[test]
+fn a_forged_syn_that_the_target_answers_holds_nothing_for_long() {
+    let (mut proxy, nat) = opened(CLIENT, WEB, "10.0.0.1:8080");
+    let target = sock("10.0.0.1:8080");
+    proxy.tun(&mut testing::tcp_between(target, nat, tcp::SYN | tcp::ACK, b""));
+    assert_eq!(proxy.pipeline.occupancy().nat_embryonic, 1);
+    proxy.events();
+    proxy.tun(&mut testing::tcp_between(target, nat, tcp::RST, b""));
+    assert_eq!(proxy.events(), [], "a handshake given up is no refusal");
+    proxy.wait(Duration::from_secs(240));
+    assert_eq!(proxy.pipeline.occupancy().nat_flows, 0);
+}
+
+#[test]
+fn a_forged_reset_does_not_end_a_connection_that_goes_on() {
+    let (mut proxy, nat) = opened(CLIENT, WEB, "10.0.0.1:8080");
+    proxy.tun(&mut testing::tcp_between(sock("10.0.0.1:8080"), nat, tcp::SYN | tcp::ACK, b""));
+    for flags in [tcp::ACK, tcp::RST, tcp::ACK] {
+        assert_eq!(proxy.tun(&mut testing::tcp(CLIENT, WEB, flags, b"")), Verdict::Tun);
+    }
+    proxy.wait(Duration::from_secs(7200));
+    assert_eq!(proxy.pipeline.occupancy().nat_flows, 1);
 }
 
 #[test]
