@@ -9,7 +9,9 @@
 //!   proxies that announce the same prefix instead of spreading over both.
 //! - `error wait time`, `connect delay time`, `connect retry time`: sessions
 //!   would stay down for a minute after a peer was killed twice.
-//! - BFD at 50 ms x 3 in the POP: a hung proxy is out of the path in 150 ms.
+//! - BFD at 100 ms x 3 in the POP: a hung proxy is out of the path in 300 ms. On
+//!   uplinks, which no scenario breaks, at 200 ms x 5: a busy machine must not
+//!   split the Internet.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -58,7 +60,8 @@ fn config(topology: &Topology, host: &HostSpec, interfaces: &[Interface]) -> Str
 }
 
 const BFD: &str = "protocol bfd {
-  interface \"*\" { min rx interval 50 ms; min tx interval 50 ms; multiplier 3; };
+  interface \"lan\", \"eth0\" { min rx interval 100 ms; min tx interval 100 ms; multiplier 3; };
+  interface \"*\" { min rx interval 200 ms; min tx interval 200 ms; multiplier 5; };
 }
 ";
 

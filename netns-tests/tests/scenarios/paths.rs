@@ -5,7 +5,7 @@ use std::process::Command;
 
 use pias_lab::{Capture, Host, Lab, Transport};
 
-use crate::stage::{Stage, anycast, leave, service};
+use crate::stage::{Stage, anycast, join, leave, service};
 
 /// A tunnel packet as tcpdump shows it.
 #[derive(Debug)]
@@ -27,21 +27,21 @@ const RESOLVE: u8 = 0x01;
 fn tunnelled(capture: Capture<'_>) -> Vec<Tunnelled> {
     let file = capture.file().to_owned();
     capture.stop().expect("a capture");
-    let output = Command::new("tcpdump").args(["-nn", "-t", "-v", "-r"]).arg(&file).output();
+    let output = Command::new("tcpdump").args(["-nn", "-t", "-vv", "-r"]).arg(&file).output();
     let text = String::from_utf8_lossy(&output.expect("tcpdump").stdout).into_owned();
     // A packet begins at a line's start; what belongs to it is indented.
     let whole = text.replace("\n    ", " ").replace("\n\t", " ");
     whole.lines().filter_map(parse).collect()
 }
 
-/// Reads `... A.P > B.6081: ... Geneve, Flags [C], ..., options [... data 01...]: IP ...`.
+/// Reads `... A.P > B.6081: ... Geneve, Flags [C], ..., options [... data 01...] IP ...`.
 fn parse(line: &str) -> Option<Tunnelled> {
     let (outer, rest) = line.split_once("Geneve, ")?;
     let mut ends = outer.split(" > ");
     let host = |text: &str| text.rsplit_once('.').map(|(host, _)| host.to_owned());
     let from = host(ends.next()?.split_whitespace().last()?)?;
     let to = host(ends.next()?.split(':').next()?)?;
-    let (header, inner) = rest.split_once(": IP").unwrap_or((rest, ""));
+    let (header, inner) = rest.split_once(" IP").unwrap_or((rest, ""));
     let data = header.split(" data ").nth(1);
     let flags = data.and_then(|data| u8::from_str_radix(data.get(..2)?, 16).ok());
     Some(Tunnelled { from, to, flags, inner: inner.to_owned() })
@@ -80,7 +80,7 @@ fn the_first_packet_goes_through_the_rendezvous_and_every_later_one_straight_to_
     let ingress = lab.host("fra1");
     let (number, raps) = foreign_group(&ingress);
     let [address, _] = anycast(number);
-    let join = lab.host("sin-t1").join(&format!("{address}:53/udp"), &[]).expect("it joins");
+    let join = join(&lab, "sin-t1", &address, "53/udp");
     let jap = join.joins().pop().expect("a join").proxy;
 
     let before = ingress.paths().expect("counters");
@@ -115,7 +115,7 @@ fn the_first_packet_goes_through_the_rendezvous_and_every_later_one_straight_to_
 fn answers_leave_from_the_join_proxy_and_not_through_the_ingress() {
     let Some(lab) = Stage::shared() else { return };
     let [address, _] = anycast(141);
-    let join = lab.host("nyc-t1").join(&format!("{address}:53/udp"), &[]).expect("it joins");
+    let join = join(&lab, "nyc-t1", &address, "53/udp");
     let jap = join.joins().pop().expect("a join").proxy;
     let filter = format!("src host {address} and udp src port 53");
     let at_jap = lab.host(&jap).capture("eth0", &filter).expect("tcpdump");
@@ -136,12 +136,12 @@ fn answers_leave_from_the_join_proxy_and_not_through_the_ingress() {
 #[test]
 fn tunnel_packets_are_read_from_what_tcpdump_prints() {
     let with = "IP (tos 0x0) 198.51.100.11.40000 > 198.51.100.75.6081: [no cksum] Geneve, Flags \
-                [C], vni 0x0, options [class Unknown (0xff50) type 0x81(C) len 24 data 0101 ...]: \
+                [C], vni 0x0, options [class Unknown (0xff50) type 0x81(C) len 24 data 0101 ...] \
                 IP (tos 0x0) 10.1.1.2.5 > 203.0.113.9.53: 1+ TXT? whoami. (24)";
     let packet = parse(with).expect("a tunnel packet");
     assert_eq!((packet.to.as_str(), packet.flags), ("198.51.100.75", Some(1)));
     assert!(packet.inner.contains("> 203.0.113.9.53: "));
     let without = "IP (tos 0x0) 198.51.100.11.40000 > 198.51.100.75.6081: [no cksum] Geneve, \
-                   Flags [none], vni 0x0: IP (tos 0x0) 10.1.1.2.5 > 203.0.113.9.53: 1+";
+                   Flags [none], vni 0x0 IP (tos 0x0) 10.1.1.2.5 > 203.0.113.9.53: 1+";
     assert_eq!(parse(without).expect("a tunnel packet").flags, None);
 }

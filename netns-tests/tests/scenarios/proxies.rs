@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pias_lab::{Heard, Host, Lab, Signal, clock, wait_for, wait_until};
 
-use crate::stage::{Stage, anycast, join_both, leave, mate, service, since};
+use crate::stage::{Stage, anycast, join, join_both, leave, mate, service, since};
 
 /// Time for routing to notice what happened to a proxy.
 const ROUTING_LIMIT: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ fn start_again(lab: &Lab, proxy: &str) -> Duration {
 fn the_targets_of_a_killed_join_proxy_are_back_through_another_within_two_seconds() {
     let Some(lab) = Stage::shared() else { return };
     let [address, _] = anycast(50);
-    let join = lab.host("fra-t1").join(&format!("{address}:53/udp"), &[]).expect("it joins");
+    let join = join(&lab, "fra-t1", &address, "53/udp");
     let jap = join.joins().pop().expect("a join").proxy;
     // From afar, so that no client of the dead proxy is among them.
     let stream = lab.host("c-nyc").ask_steadily(&service(&address, 53), &[]).expect("a client");
@@ -88,7 +88,7 @@ fn converse_while(
     let group = format!("{address}:7000/tcp");
     let echo = format!("echo-{number}");
     lab.host("nyc-t1").spawn(&echo, &["pias-lab", "tool", "echo", "7000"]).expect("a server");
-    let join = lab.host("nyc-t1").join(&group, &[]).expect("the target joins");
+    let join = join(&lab, "nyc-t1", &address, "7000/tcp");
     let client = lab.host("c-fra");
     let talk = format!("talk-{number}");
     let words = ["pias-lab", "tool", "converse", &service(&address, 7000)];
@@ -108,7 +108,8 @@ fn converse_while(
     let longest = heard(&client, &talk, event).iter().map(|word| word.took_ms).fold(0.0, f64::max);
     println!("{what} ({ingress}): the connection goes on, its longest pause was {longest:.0} ms");
     assert!(client.runs(&talk));
-    assert!(longest < 3000.0, "{longest} ms");
+    // Routing takes about a second; the rest is TCP's own backoff.
+    assert!(longest < 5000.0, "{longest} ms");
 
     client.kill(&talk, Signal::SIGKILL).expect("the conversation runs");
     mend_it(&lab, &ingress);
@@ -145,7 +146,7 @@ fn a_tcp_connection_survives_the_loss_of_its_ingress_proxys_host() {
 fn a_drained_proxy_moves_its_targets_and_stops_without_a_lost_query() {
     let Some(lab) = Stage::shared() else { return };
     let [address, _] = anycast(53);
-    let join = lab.host("fra-t1").join(&format!("{address}:53/udp"), &[]).expect("it joins");
+    let join = join(&lab, "fra-t1", &address, "53/udp");
     let jap = join.joins().pop().expect("a join").proxy;
     let streams = ["c-fra", "c-nyc"].map(|client| {
         lab.host(client).ask_steadily(&service(&address, 53), &[]).expect("a client")
@@ -167,7 +168,7 @@ fn a_drained_proxy_moves_its_targets_and_stops_without_a_lost_query() {
     assert_eq!(ended.as_deref(), Some("exit status: 0"));
     for stream in streams {
         stream.watch_until(stopped + Duration::from_secs(1)).expect("the client goes on");
-        let questions = stream.stop().expect("the client ends");
+        let questions = stream.stop().expect("the client ends").since(event);
         println!(
             "drain of {jap}: {} queries, failed: {:?}; withdrawn after {withdrawn:.0?}, target \
              moved after {moved:.0?}, stopped after {:.1?}",

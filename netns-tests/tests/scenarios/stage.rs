@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pias_lab::topology::GroupSpec;
-use pias_lab::{Join, Lab, Options, Topology, bracketed, clock, testing};
+use pias_lab::{Join, Lab, Options, Topology, bracketed, clock, testing, wait_until};
 
 /// The POPs of the default topology. Each has the client `c-POP`, the targets
 /// `POP-t1` and `POP-t2`, and the proxies `POP1` and `POP2`.
@@ -114,10 +114,30 @@ pub(crate) fn join_both<'lab>(
     number: u8,
     suffix: &str,
 ) -> [Join<'lab>; 2] {
-    anycast(number).map(|address| {
-        let group = format!("{}:{suffix}", bracketed(&address));
-        lab.host(host).join(&group, &[]).expect("the target joins")
-    })
+    anycast(number).map(|address| join(lab, host, &address, suffix))
+}
+
+/// Joins a host to `AA:suffix`, and waits until the group's RAPs know: a client
+/// that asks earlier may be told that nobody is there.
+pub(crate) fn join<'lab>(lab: &'lab Lab, host: &str, address: &str, suffix: &str) -> Join<'lab> {
+    let group = format!("{}:{suffix}", bracketed(address));
+    let join = lab.host(host).join(&group, &[]).expect("the target joins");
+    for joined in join.joins() {
+        let details = |proxy: &str| {
+            let details = lab.host(proxy).piasctl(&["group", &joined.group]).expect("piasctl");
+            details["groups"][0].clone()
+        };
+        let raps = details(&joined.proxy)["raps"].as_array().cloned().unwrap_or_default();
+        for rap in raps.iter().filter_map(|rap| rap.as_str()) {
+            let knows = || {
+                let counts = details(rap)["counts"].as_array().cloned().unwrap_or_default();
+                counts.iter().any(|count| count["proxy"] == joined.proxy.as_str())
+            };
+            let what = format!("{rap} to know that {} serves {}", joined.proxy, joined.group);
+            wait_until(Duration::from_secs(5), what, knows).expect("the RAPs are told");
+        }
+    }
+    join
 }
 
 /// Ends memberships as an operator would.

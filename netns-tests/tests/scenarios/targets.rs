@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pias_lab::{Join, Lab, Signal, Stream, clock, wait_until};
 
-use crate::stage::{Stage, anycast, leave, service, since};
+use crate::stage::{Stage, anycast, join, leave, service, since};
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
 
@@ -21,9 +21,7 @@ struct Pair<'lab> {
 impl<'lab> Pair<'lab> {
     fn start(lab: &'lab Lab, number: u8, transport: &[&str]) -> Self {
         let [address, _] = anycast(number);
-        let joins = ["fra-t1", "fra-t2"].map(|target| {
-            lab.host(target).join(&format!("{address}:53"), &[]).expect("the target joins")
-        });
+        let joins = ["fra-t1", "fra-t2"].map(|target| join(lab, target, &address, "53"));
         let stream = lab.host("c-fra").ask_steadily(&service(&address, 53), transport);
         let stream = stream.expect("a client that asks");
         wait_until(Duration::from_secs(10), "both targets to answer", || {
@@ -136,7 +134,7 @@ fn a_silent_target_without_traffic_is_gone_within_its_lease() {
     let Some(lab) = Stage::shared() else { return };
     let [address, _] = anycast(35);
     let group = format!("{address}:53/udp");
-    let join = lab.host("fra-t1").join(&group, &[]).expect("the target joins");
+    let join = join(&lab, "fra-t1", &address, "53/udp");
     let joined = join.joins().pop().expect("a join");
     let lease = Duration::from_millis(joined.lease_ms);
     assert!(lease <= Duration::from_secs(5), "few targets have short leases: {lease:?}");
