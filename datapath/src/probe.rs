@@ -10,16 +10,18 @@ use std::net::{IpAddr, SocketAddr};
 use pias_protocol::{
     forwarding::{ForwardingEvent, ProbeOutcome, Target},
     group::Protocol,
+    hash,
     ids::TargetId,
     time::Time,
 };
 
 use crate::{
     classify::Transport,
+    flow::Dice,
     limits::{MAX_PROBES, PROBE_EVERY, PROBE_FOR, PROBE_PORTS},
     packet::Packet,
     tcp_reset,
-    wire::{build, double_word, ip::Ip, set_word, tcp, udp},
+    wire::{build, double_word, embedded::Embedded, ip::Ip, set_word, tcp, udp},
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +38,8 @@ struct Probe {
 #[derive(Debug)]
 pub struct Probes {
     under_way: Vec<Probe>,
-    next_port: u16,
-    sequence: u32,
+    ports: Dice,
+    secret: u64,
 }
 
 /// What an answer to a probe leads to.
@@ -50,10 +52,11 @@ pub struct Answer {
 }
 
 impl Probes {
-    /// None, with sequence numbers from `seed` on.
+    /// None, with ports and sequence numbers that only who knows `seed` can tell: who can forge an
+    /// answer takes a target out.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { under_way: Vec::new(), next_port: *PROBE_PORTS.start(), sequence: seed as u32 }
+        Self { under_way: Vec::new(), ports: Dice::new(seed.rotate_left(32)), secret: seed }
     }
 
     /// Begins a probe from the NAT address `nat`; `None` while the same target is being probed, or
@@ -77,18 +80,25 @@ impl Probes {
     }
 
     fn free_port(&mut self) -> Option<u16> {
-        (0..PROBE_PORTS.len()).find_map(|_| {
-            let port = self.next_port;
-            self.next_port = port.checked_add(1).unwrap_or(*PROBE_PORTS.start());
+        let count = PROBE_PORTS.len();
+        let start = self.ports.below(count);
+        (0..count).find_map(|step| {
+            let port = PROBE_PORTS.start() + ((start + step) % count) as u16;
             let free = self.under_way.iter().all(|probe| probe.from.port() != port);
             free.then_some(port)
         })
     }
 
+    /// The sequence number of a probe's SYN: of a port always the same, so that a target that still
+    /// has an earlier one half open takes it for that one's repetition.
+    fn sequence(&self, probe: &Probe) -> u32 {
+        hash::mix(u64::from(probe.from.port()), self.secret) as u32
+    }
+
     fn packet(&self, probe: &Probe) -> Packet {
         match probe.protocol {
             Protocol::Tcp => {
-                let sequence = self.sequence.wrapping_add(u32::from(probe.from.port()));
+                let sequence = self.sequence(probe);
                 tcp_reset::segment_between(probe.from, probe.address, sequence, 0, tcp::SYN)
             }
             Protocol::Udp => {
@@ -101,38 +111,44 @@ impl Probes {
         }
     }
 
-    /// A packet of a target to a NAT address, if it answers a probe.
+    /// A packet of a target to a NAT address, if it answers a probe. A segment does if it
+    /// acknowledges the probe's SYN (RFC 9293 section 3.10.7.3).
     pub fn answer(&mut self, packet: &[u8], ip: &Ip, transport: &Transport) -> Option<Answer> {
-        let probe = self.take(transport.protocol, transport.source, transport.destination)?;
+        let at = self.find(transport.protocol, transport.source, transport.destination)?;
+        let next = self.sequence(&self.under_way[at]).wrapping_add(1);
+        let tcp = transport.protocol == Protocol::Tcp;
+        let acknowledged = double_word(&packet[ip.payload..], tcp::ACKNOWLEDGEMENT);
+        if tcp && !(transport.has(tcp::ACK) && acknowledged == next) {
+            return None;
+        }
+        let probe = self.under_way.swap_remove(at);
         let refused = transport.has(tcp::RST);
-        let reply = (transport.protocol == Protocol::Tcp && !refused).then(|| {
-            let sequence = double_word(&packet[ip.payload..], tcp::ACKNOWLEDGEMENT);
-            tcp_reset::segment_between(probe.from, probe.address, sequence, 0, tcp::RST)
-        });
+        let reply = (tcp && !refused)
+            .then(|| tcp_reset::segment_between(probe.from, probe.address, next, 0, tcp::RST));
         let outcome = if refused { ProbeOutcome::Refused } else { ProbeOutcome::Answered };
         Some(Answer { event: ForwardingEvent::ProbeDone { target: probe.target, outcome }, reply })
     }
 
-    /// An ICMP unreachable about a packet from `from` to `address`, if that was a probe.
-    pub fn unreachable(
-        &mut self,
-        protocol: Protocol,
-        address: SocketAddr,
-        from: SocketAddr,
-    ) -> Option<ForwardingEvent> {
-        let target = self.take(protocol, address, from)?.target;
+    /// An ICMP unreachable about `embedded`, if that was a probe; of TCP's, `sequence` is the
+    /// sequence number in it.
+    pub fn unreachable(&mut self, embedded: &Embedded, sequence: u32) -> Option<ForwardingEvent> {
+        let at = self.find(embedded.protocol, embedded.destination, embedded.source)?;
+        let known = self.sequence(&self.under_way[at]);
+        if embedded.protocol == Protocol::Tcp && sequence != known {
+            return None;
+        }
+        let target = self.under_way.swap_remove(at).target;
         Some(ForwardingEvent::ProbeDone { target, outcome: ProbeOutcome::Refused })
     }
 
-    fn take(&mut self, protocol: Protocol, address: SocketAddr, from: SocketAddr) -> Option<Probe> {
+    fn find(&self, protocol: Protocol, address: SocketAddr, from: SocketAddr) -> Option<usize> {
         if !PROBE_PORTS.contains(&from.port()) {
             return None;
         }
         let is = |probe: &Probe| {
             probe.from == from && probe.address == address && probe.protocol == protocol
         };
-        let at = self.under_way.iter().position(is)?;
-        Some(self.under_way.swap_remove(at))
+        self.under_way.iter().position(is)
     }
 
     /// Ends probes without an answer, and repeats those that may still get one.

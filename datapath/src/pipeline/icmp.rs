@@ -19,7 +19,13 @@ use crate::{
     packet::Packet,
     parking::Arrival,
     rewrite,
-    wire::{embedded::Embedded, icmp::Message, ip::Ip},
+    wire::{
+        double_word,
+        embedded::Embedded,
+        icmp::{self, Message},
+        ip::Ip,
+        tcp,
+    },
 };
 
 impl Pipeline {
@@ -43,7 +49,7 @@ impl Pipeline {
         }
         let known = self.nat.reverse(embedded.protocol, target, from.port());
         let Some(&flow) = known.and_then(|handle| self.nat.get(handle)) else {
-            return self.error_about_probe(&embedded, message, side);
+            return self.error_about_probe(packet, &view.ip, &embedded, message, side);
         };
         if message == Message::Unreachable {
             let refused = health::refused(&mut self.table, flow.target, now);
@@ -58,6 +64,8 @@ impl Pipeline {
 
     fn error_about_probe(
         &mut self,
+        packet: &Packet,
+        ip: &Ip,
         embedded: &Embedded,
         message: Message,
         side: &mut Side,
@@ -65,8 +73,8 @@ impl Pipeline {
         if message != Message::Unreachable {
             return self.drop_for(DropReason::IcmpUnrelated);
         }
-        let (protocol, target) = (embedded.protocol, embedded.destination);
-        match self.probes.unreachable(protocol, target, embedded.source) {
+        let at = ip.payload + icmp::HEADER + embedded.transport + tcp::SEQUENCE;
+        match self.probes.unreachable(embedded, double_word(packet.bytes(), at)) {
             Some(done) => {
                 self.event(done, side);
                 self.drop_for(DropReason::ProbeAnswer)

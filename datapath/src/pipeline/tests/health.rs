@@ -110,6 +110,14 @@ fn probe(proxy: &mut Proxy, target: u64) -> Packet {
     packet
 }
 
+/// What the target sends back to a probe.
+fn answer_to(probe: &Packet, flags: u8) -> Packet {
+    let (ip, syn) = (View::parse(probe.bytes()).unwrap().ip, transport(probe));
+    let sequence = crate::wire::double_word(&probe.bytes()[ip.payload..], tcp::SEQUENCE);
+    let (from, to) = (syn.destination, syn.source);
+    crate::tcp_reset::segment_between(from, to, 5, sequence.wrapping_add(1), flags)
+}
+
 fn done(target: u64, outcome: ProbeOutcome) -> [ForwardingEvent; 1] {
     [ForwardingEvent::ProbeDone { target: TargetId(target), outcome }]
 }
@@ -117,22 +125,24 @@ fn done(target: u64, outcome: ProbeOutcome) -> [ForwardingEvent; 1] {
 #[test]
 fn a_probe_that_is_answered_leaves_nothing_half_open() {
     let mut proxy = jap();
-    let syn = transport(&probe(&mut proxy, 6));
+    let probe = probe(&mut proxy, 6);
+    let syn = transport(&probe);
     assert_eq!((syn.destination, syn.flags), (sock(TARGET), tcp::SYN));
-    let mut answer = testing::tcp_between(syn.destination, syn.source, tcp::SYN | tcp::ACK, b"");
+    let mut answer = answer_to(&probe, tcp::SYN | tcp::ACK);
+    let acknowledged = crate::wire::double_word(&answer.bytes()[20..], tcp::ACKNOWLEDGEMENT);
     assert_eq!(proxy.tun(&mut answer), Verdict::Drop(DropReason::ProbeAnswer));
     assert_eq!(proxy.events(), done(6, ProbeOutcome::Answered));
     let (_, reset) = proxy.packet();
     assert_eq!(transport(&reset).flags, tcp::RST);
     let sequence = crate::wire::double_word(&reset.bytes()[20..], tcp::SEQUENCE);
-    assert_eq!(sequence, testing::ACKNOWLEDGEMENT);
+    assert_eq!(sequence, acknowledged);
 }
 
 #[test]
 fn a_probe_can_be_refused_by_reset_and_by_icmp() {
     let mut proxy = jap();
-    let syn = transport(&probe(&mut proxy, 6));
-    proxy.tun(&mut testing::tcp_between(syn.destination, syn.source, tcp::RST | tcp::ACK, b""));
+    let syn = probe(&mut proxy, 6);
+    proxy.tun(&mut answer_to(&syn, tcp::RST | tcp::ACK));
     assert_eq!(proxy.events(), done(6, ProbeOutcome::Refused));
 
     let datagram = probe(&mut proxy, 5);
@@ -142,6 +152,30 @@ fn a_probe_can_be_refused_by_reset_and_by_icmp() {
         crate::icmp_error::about(datagram.bytes(), &ip, problem, addr("10.0.0.1")).unwrap();
     assert_eq!(proxy.tun(&mut error), Verdict::Drop(DropReason::ProbeAnswer));
     assert_eq!(proxy.events(), done(5, ProbeOutcome::Refused));
+}
+
+#[test]
+fn nobody_takes_a_target_out_by_forging_the_answer_to_a_probe() {
+    let mut proxy = jap();
+    let probe = probe(&mut proxy, 6);
+    let syn = transport(&probe);
+    for flags in [tcp::RST, tcp::RST | tcp::ACK, tcp::SYN | tcp::ACK, tcp::ACK] {
+        let mut forged = testing::tcp_between(syn.destination, syn.source, flags, b"");
+        assert_eq!(proxy.tun(&mut forged), Verdict::Drop(DropReason::UnknownFlow));
+    }
+    let guessed = testing::syn(&syn.source.to_string(), TARGET);
+    let ip = View::parse(guessed.bytes()).unwrap().ip;
+    let problem = crate::icmp_error::Problem::Port;
+    let mut error =
+        crate::icmp_error::about(guessed.bytes(), &ip, problem, addr("10.0.0.1")).unwrap();
+    assert_eq!(proxy.tun(&mut error), Verdict::Drop(DropReason::IcmpUnrelated));
+    assert_eq!(proxy.events(), []);
+
+    let ip = View::parse(probe.bytes()).unwrap().ip;
+    let mut error =
+        crate::icmp_error::about(probe.bytes(), &ip, problem, addr("10.0.0.1")).unwrap();
+    assert_eq!(proxy.tun(&mut error), Verdict::Drop(DropReason::ProbeAnswer));
+    assert_eq!(proxy.events(), done(6, ProbeOutcome::Refused));
 }
 
 #[test]
