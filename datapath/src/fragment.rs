@@ -22,6 +22,8 @@ use crate::{
 pub struct TrainKey {
     source: IpAddr,
     destination: IpAddr,
+    /// Of IPv4; 0 for IPv6, whose fragments have no part of it in common: what stands behind the
+    /// fragment header of the first may be one more extension header (RFC 8200 section 4.5).
     protocol: u8,
     id: u32,
     /// Fragments from the tunnel never mix with those from the kernel.
@@ -35,7 +37,7 @@ impl TrainKey {
         ip.fragment.map(|fragment| Self {
             source: ip.source,
             destination: ip.destination,
-            protocol: ip.protocol,
+            protocol: if ip.is_v6() { 0 } else { ip.protocol },
             id: fragment.id,
             tunnelled,
         })
@@ -158,10 +160,23 @@ impl Fragments {
             let Some((began, oldest)) = self.order.pop_front() else { break };
             dropped += self.end(&oldest, began);
         }
+        // As many wait at most: what is older has been decided, or was just given up.
+        if self.waiting.len() >= self.limits.fragment_trains.max(1)
+            && let Some((began, oldest)) = self.waiting.pop_front()
+        {
+            dropped += self.end_undecided(&oldest, began);
+        }
         self.trains.insert(key, Train { follow: Follow::Undecided, held: Vec::new(), began: now });
         self.order.push_back((now, key));
         self.waiting.push_back((now, key));
         dropped
+    }
+
+    fn end_undecided(&mut self, key: &TrainKey, began: Time) -> u64 {
+        match self.follow(key) {
+            Follow::Undecided | Follow::Parked(_) => self.end(key, began),
+            _ => 0,
+        }
     }
 
     fn end(&mut self, key: &TrainKey, began: Time) -> u64 {
@@ -180,10 +195,7 @@ impl Fragments {
             && now.since(began) >= HELD_FOR
         {
             self.waiting.pop_front();
-            let undecided = matches!(self.follow(&key), Follow::Undecided | Follow::Parked(_));
-            if undecided {
-                dropped += self.end(&key, began);
-            }
+            dropped += self.end_undecided(&key, began);
         }
         while let Some(&(began, key)) = self.order.front()
             && now.since(began) >= TRAIN_FOR
@@ -225,6 +237,17 @@ mod tests {
         assert_eq!(fragments.follow(&key(1)), decided);
         assert_eq!(fragments.expire(NOW + TRAIN_FOR), 0);
         assert_eq!(fragments.follow(&key(1)), Follow::Undecided);
+    }
+
+    #[test]
+    fn a_flood_of_first_fragments_fills_no_memory() {
+        let limits = Limits { fragment_trains: 8, ..Limits::default() };
+        let mut fragments = Fragments::new(limits);
+        for id in 0..1000 {
+            fragments.decide(key(id), Follow::Drop(DropReason::HopLimit), NOW);
+        }
+        assert_eq!((fragments.trains.len(), fragments.order.len()), (8, 8));
+        assert_eq!(fragments.waiting.len(), 8);
     }
 
     #[test]

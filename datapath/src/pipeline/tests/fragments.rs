@@ -70,6 +70,93 @@ fn a_large_datagram_arrives_whole_at_the_target_and_back() {
     assert_eq!((seen.source, seen.destination), (sock(DNS), sock(CLIENT)));
 }
 
+const DNS6: &str = "[2001:db8:a::10]:53";
+const TARGET6: &str = "[2001:db8:9::1]:5353";
+const ID6: u32 = 0xABCD_EF01;
+
+/// A datagram over IPv6 in fragments of up to 1232 octets of payload. A destination-options header
+/// in front of the transport belongs to what is cut: only the first fragment shows it.
+fn pieces6(from: &str, to: &str, len: usize, options: bool) -> (Packet, Vec<Packet>) {
+    let whole = testing::udp(from, to, &(0..len).map(|n| n as u8).collect::<Vec<_>>());
+    let mut upper = whole.bytes()[40..].to_vec();
+    let next = if options { 60 } else { 17 };
+    if options {
+        upper.splice(0..0, [17, 0, 1, 4, 0, 0, 0, 0]);
+    }
+    let count = upper.len().div_ceil(1232);
+    let piece = |(at, part): (usize, &[u8])| {
+        let mut bytes = whole.bytes()[..40].to_vec();
+        bytes[4..6].copy_from_slice(&((8 + part.len()) as u16).to_be_bytes());
+        bytes[6] = 44;
+        let more = u16::from(at + 1 < count);
+        bytes.extend([next, 0]);
+        bytes.extend(((at * 1232) as u16 | more).to_be_bytes());
+        bytes.extend(ID6.to_be_bytes());
+        bytes.extend(part);
+        Packet::from_bytes(&bytes)
+    };
+    let pieces = upper.chunks(1232).enumerate().map(piece).collect();
+    (whole, pieces)
+}
+
+/// Puts fragments of IPv6 together, and checks the datagram's checksum.
+fn together6(pieces: &[Packet]) -> Packet {
+    let mut upper = vec![0; 70_000];
+    let mut end = 0;
+    let mut ids = std::collections::BTreeSet::new();
+    for piece in pieces {
+        let bytes = piece.bytes();
+        assert_eq!(bytes[6], 44, "the fragment header stays where it was");
+        let flags = crate::wire::word(bytes, 42);
+        let (offset, part) = (usize::from(flags & 0xFFF8), &bytes[48..]);
+        ids.insert(crate::wire::double_word(bytes, 44));
+        upper[offset..offset + part.len()].copy_from_slice(part);
+        end = end.max(offset + part.len());
+    }
+    assert_eq!(ids.len(), 1, "one identification");
+    let mut bytes = pieces[0].bytes()[..40].to_vec();
+    bytes[4..6].copy_from_slice(&(end as u16).to_be_bytes());
+    bytes[6] = pieces[0].bytes()[40];
+    bytes.extend(&upper[..end]);
+    testing::assert_checksums(&bytes);
+    Packet::from_bytes(&bytes)
+}
+
+#[test]
+fn a_large_datagram_over_ipv6_crosses_the_tunnel_and_comes_back() {
+    for options in [false, true] {
+        let mut ingress = Proxy::new();
+        ingress.candidates("[2001:db8:a::10]:53/udp", &[OTHER]);
+        let mut jap = Proxy::new();
+        jap.target(5, "[2001:db8:a::10]:53/udp", TARGET6, TargetState::Up);
+        let (whole, pieces) = pieces6(CLIENT6, DNS6, 60_000, options);
+        let mut out = Vec::new();
+        for mut piece in pieces {
+            assert!(direct(OTHER_TUNNEL)(&ingress.tun(&mut piece)));
+            assert_eq!(jap.tunnel(OTHER_TUNNEL, None, &mut piece), Verdict::Tun);
+            out.push(piece);
+        }
+        let arrived = together6(&out);
+        assert!(arrived.bytes().ends_with(&whole.bytes()[48..]));
+        let ids: Vec<u32> =
+            out.iter().map(|piece| crate::wire::double_word(piece.bytes(), 44)).collect();
+        assert_ne!(ids[0], ID6, "an identification of the JAP's own");
+        let nat = transport(&arrived).source;
+        assert_eq!(transport(&arrived).destination, sock(TARGET6));
+
+        let (_, answer) = pieces6(TARGET6, &nat.to_string(), 60_000, options);
+        let mut out = Vec::new();
+        for mut piece in answer.into_iter().rev() {
+            if jap.tun(&mut piece) == Verdict::Tun {
+                out.push(piece);
+            }
+        }
+        out.splice(1..1, jap.packets().into_iter().map(|(_, packet)| packet));
+        let seen = transport(&together6(&out));
+        assert_eq!((seen.source, seen.destination), (sock(DNS6), sock(CLIENT6)));
+    }
+}
+
 #[test]
 fn fragments_that_come_before_their_first_wait_for_it() {
     let mut proxy = jap();
