@@ -29,7 +29,7 @@ reasons! {
     Malformed => "malformed",
     /// Neither IPv4 nor IPv6.
     IpVersion => "ip_version",
-    /// More IPv6 extension headers than are walked, or one that is not known.
+    /// More IPv6 extension headers than are walked, or a source route among them.
     ExtensionHeaders => "extension_headers",
     /// A source that no host may send from, or that is ours: multicast, broadcast, loopback,
     /// unspecified, an anycast address, a NAT address.

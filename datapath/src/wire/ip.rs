@@ -178,6 +178,20 @@ mod tests {
     }
 
     #[test]
+    fn a_source_route_leads_nowhere() {
+        let mut bytes = Vec::new();
+        PacketBuilder::ipv6([1; 16], [2; 16], 9).udp(1, 2).write(&mut bytes, &[7; 3]).unwrap();
+        bytes[ipv6::NEXT_HEADER] = 43;
+        bytes[5] += 24;
+        let mut route = [3; 24];
+        route[..8].copy_from_slice(&[17, 2, 4, 1, 0, 0, 0, 0]);
+        bytes.splice(40..40, route);
+        assert_eq!(Ip::parse(&bytes), Err(DropReason::ExtensionHeaders));
+        bytes[43] = 0;
+        assert_eq!(Ip::parse(&bytes).unwrap().protocol, 17);
+    }
+
+    #[test]
     fn headers_without_end_are_refused() {
         let mut bytes = vec![0; 40 + 8 * 20];
         bytes[0] = 0x60;

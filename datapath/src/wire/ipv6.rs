@@ -27,6 +27,10 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const DESTINATION_OPTIONS: u8 = 60;
 
+/// In a routing header: how many stations are still to come. With any left the destination is not
+/// the last one: a target would pass the packet on to wherever its sender wants (RFC 5095).
+const SEGMENTS_LEFT: usize = 3;
+
 /// Where the walk over the extension headers ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Walk {
@@ -43,7 +47,8 @@ pub struct Walk {
 /// Walks the extension headers of a packet that has at least [`HEADER`] octets and ends at `end`.
 ///
 /// # Errors
-/// [`DropReason::Malformed`] for one that is cut off, [`DropReason::ExtensionHeaders`] for too many.
+/// [`DropReason::Malformed`] for one that is cut off, [`DropReason::ExtensionHeaders`] for too many,
+/// and for a source route.
 pub fn walk(bytes: &[u8], end: usize) -> Result<Walk, DropReason> {
     let mut walk = Walk {
         protocol: bytes[NEXT_HEADER],
@@ -52,6 +57,9 @@ pub fn walk(bytes: &[u8], end: usize) -> Result<Walk, DropReason> {
         named_at: NEXT_HEADER,
     };
     for _ in 0..MAX_EXTENSIONS {
+        if walk.protocol == ROUTING && bytes.get(walk.payload + SEGMENTS_LEFT) != Some(&0) {
+            return Err(DropReason::ExtensionHeaders);
+        }
         let length = match walk.protocol {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
                 let units = bytes.get(walk.payload + 1).ok_or(DropReason::Malformed)?;
