@@ -146,8 +146,10 @@ pub mod rates {
     pub const ECHO: (u64, u64) = (2_000, 1_000);
     /// Resets.
     pub const RESET: (u64, u64) = (5_000, 2_000);
-    /// ICMP errors of any kind (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 f).
+    /// ICMP errors of any kind but the next (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 f).
     pub const ICMP_ERROR: (u64, u64) = (2_000, 1_000);
+    /// Packets too big: apart, because a connection that misses one hangs.
+    pub const TOO_BIG: (u64, u64) = (2_000, 1_000);
     /// Pin notices.
     pub const PIN: (u64, u64) = (50_000, 10_000);
     /// ICMP errors of unknown flows that are copied to several proxies, in search of the JAP.

@@ -62,7 +62,11 @@ impl Pipeline {
         side: &mut Side,
     ) -> Verdict {
         let answer = icmp_error::about(packet.bytes(), ip, problem, source);
-        let allowed = self.rates.error.allow(now);
+        let rate = match problem {
+            Problem::TooBig(_) => &mut self.rates.too_big,
+            _ => &mut self.rates.error,
+        };
+        let allowed = rate.allow(now);
         self.answer(answer, allowed, Path::IcmpSent, side)
     }
 

@@ -52,6 +52,20 @@ fn the_client_is_told_what_fits() {
 }
 
 #[test]
+fn a_flood_of_other_errors_leaves_room_for_what_is_too_big() {
+    let mut proxy = ingress();
+    proxy.entry("203.0.113.10:54/udp", IngressEntry::Refuse);
+    for _ in 0..2_000 {
+        proxy.tun(&mut testing::udp(CLIENT, "203.0.113.10:54", b"q"));
+    }
+    proxy.packets();
+    let mut packet = testing::udp(CLIENT, DNS, &[0; 1465 - 28]);
+    dont_fragment(&mut packet);
+    assert_eq!(proxy.tun(&mut packet), Verdict::Answered);
+    assert_eq!(proxy.packet().1.bytes()[20..22], [3, 4]);
+}
+
+#[test]
 fn what_may_be_fragmented_is() {
     let mut proxy = ingress();
     let mut packet = testing::udp(CLIENT, DNS, &[7; 4000]);
