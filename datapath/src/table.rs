@@ -298,12 +298,18 @@ impl Table {
             .filter_map(|&handle| self.targets.get(handle).map(|entry| (handle, &entry.target)))
     }
 
+    /// Whether a target may get new flows.
+    #[must_use]
+    pub fn takes_flows(&self, target: Handle) -> bool {
+        self.targets.get(target).is_some_and(|entry| takes_flows(&entry.target))
+    }
+
     /// Which target takes a new flow of `client`: never the client itself.
     #[must_use]
     pub fn choose_target(&self, group: &GroupKey, client: SocketAddr, flow: FlowHash) -> Choice {
         let mut sender = false;
         let eligible = self.targets_of(group).filter(|(_, target)| {
-            let open = target.state == TargetState::Up && target.weight > 0;
+            let open = takes_flows(target);
             let itself = target.address.ip() == client.ip();
             sender |= open && itself;
             open && !itself
@@ -316,4 +322,8 @@ impl Table {
             None => Choice::NoTarget,
         }
     }
+}
+
+fn takes_flows(target: &Target) -> bool {
+    target.state == TargetState::Up && target.weight > 0
 }

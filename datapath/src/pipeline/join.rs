@@ -154,6 +154,7 @@ impl Pipeline {
         side: &mut Side,
     ) -> Verdict {
         let transport = &client.transport;
+        let mut kept = None;
         if let Some(handle) = self.nat.forward(&client.key)
             && let Some(flow) = self.nat.get(handle)
         {
@@ -163,6 +164,8 @@ impl Pipeline {
                 self.event(silent, side);
                 return self.deliver(packet, client, handle, now, side);
             }
+            // A forged reset and a forged SYN must not move a flow that goes on.
+            kept = Some(flow.target).filter(|&target| self.table.takes_flows(target));
             self.nat.remove(handle);
             if transport.protocol == Protocol::Tcp && !transport.opens() {
                 return self.refuse(packet, &client.view, now, side);
@@ -173,7 +176,11 @@ impl Pipeline {
             return self.second_chance(packet, client, cause, now, side);
         }
         let key = &client.key;
-        let cause = match self.table.choose_target(&key.group, key.client, key.hash()) {
+        let choice = kept.map_or_else(
+            || self.table.choose_target(&key.group, key.client, key.hash()),
+            Choice::Target,
+        );
+        let cause = match choice {
             Choice::Target(target) => return self.open(packet, client, target, now, side),
             Choice::NoTarget => SecondChanceCause::NoTarget,
             Choice::OnlySender => SecondChanceCause::OnlySender,
@@ -208,10 +215,6 @@ impl Pipeline {
             Ok(handle) => handle,
             Err(reason) => return self.drop_for(reason),
         };
-        if client.arrival.ingress == Ingress::Here {
-            // The flow was pinned to a JAP that gave it up.
-            self.pins.remove(&key);
-        }
         self.watch.watch(handle, now);
         let used = health::used(&mut self.table, target, now);
         self.event(used, side);
@@ -227,6 +230,10 @@ impl Pipeline {
         side: &mut Side,
     ) -> Verdict {
         let (view, transport) = (&client.view, &client.transport);
+        if client.arrival.ingress == Ingress::Here && client.arrival.visited > 1 {
+            // The flow was pinned to a JAP that does not have it.
+            self.pins.remove(&client.key);
+        }
         if client.arrival.notify {
             self.notify_ingress(packet, client, handle, now, side);
         }

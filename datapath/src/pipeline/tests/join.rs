@@ -234,6 +234,20 @@ fn a_flow_that_its_jap_gave_up_is_found_here_from_then_on() {
 }
 
 #[test]
+fn a_pin_that_hides_a_flow_known_here_goes_when_the_flow_comes_back() {
+    let mut proxy = jap();
+    proxy.tunnel(THIRD_TUNNEL, None, &mut testing::syn(CLIENT, WEB));
+    proxy.candidates("203.0.113.10:80/tcp", &[OTHER]);
+    let pin = resolve(Flags::PIN, 3, OTHER_TUNNEL);
+    proxy.tunnel(OTHER_TUNNEL, pin, &mut testing::syn(CLIENT, WEB));
+    let data = || testing::tcp(CLIENT, WEB, tcp::ACK, b"data");
+    assert!(direct(OTHER_TUNNEL)(&proxy.tun(&mut data())));
+    let back = resolve(Flags::default(), 3, "198.51.100.1");
+    assert_eq!(proxy.tunnel(THIRD_TUNNEL, back, &mut data()), Verdict::Tun);
+    assert_eq!(proxy.tun(&mut data()), Verdict::Tun, "no more detours");
+}
+
+#[test]
 fn a_ttl_that_runs_out_at_the_jap_is_told_to_the_client() {
     let mut proxy = jap();
     let mut packet = testing::udp(CLIENT, DNS, b"q");

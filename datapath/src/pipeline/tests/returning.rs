@@ -109,6 +109,22 @@ fn a_forged_reset_does_not_end_a_connection_that_goes_on() {
 }
 
 #[test]
+fn a_forged_reset_and_a_forged_syn_do_not_move_a_connection() {
+    let (mut proxy, nat) = opened(CLIENT, WEB, "10.0.0.1:8080");
+    proxy.tun(&mut testing::tcp_between(sock("10.0.0.1:8080"), nat, tcp::SYN | tcp::ACK, b""));
+    for id in 20..40 {
+        let address = format!("10.0.0.{id}:8080");
+        proxy.target(id, "203.0.113.10:80/tcp", &address, TargetState::Up);
+    }
+    proxy.tun(&mut testing::tcp(CLIENT, WEB, tcp::RST, b""));
+    proxy.tun(&mut testing::syn(CLIENT, WEB));
+    let mut genuine = testing::tcp(CLIENT, WEB, tcp::ACK, b"data");
+    assert_eq!(proxy.tun(&mut genuine), Verdict::Tun);
+    let seen = transport(&genuine);
+    assert_eq!((seen.source, seen.destination), (nat, sock("10.0.0.1:8080")));
+}
+
+#[test]
 fn a_port_is_opened_again_after_it_was_closed() {
     let (mut proxy, nat) = opened(CLIENT, WEB, "10.0.0.1:8080");
     proxy.tun(&mut testing::tcp_between(sock("10.0.0.1:8080"), nat, tcp::RST, b""));
