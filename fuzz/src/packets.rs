@@ -52,10 +52,7 @@ pub fn packet_tunnel(input: &[u8]) {
     });
 }
 
-fn run(
-    mut input: &[u8],
-    mut feed: impl FnMut(&mut Pipeline, u8, &[u8], Time, &mut Side),
-) {
+fn run(mut input: &[u8], mut feed: impl FnMut(&mut Pipeline, u8, &[u8], Time, &mut Side)) {
     let mut now = Time::from_micros(1_000_000);
     let mut side = Side::default();
     let mut pipeline = pipeline(now, &mut side);

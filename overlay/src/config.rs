@@ -30,6 +30,8 @@ pub struct NodeConfig {
     /// The policy of groups by `AA:port`; the others use [`Policy::Nearest`]. All proxies must be
     /// told the same.
     pub policies: BTreeMap<SocketAddr, Policy>,
+    /// How long a drain lasts before the driver stops; agents are told.
+    pub drain_wait: Duration,
     /// Higher at each start than at any before, below 2^47: milliseconds of Unix time will do. A
     /// proxy whose clock ran backwards still gets in, by refuting what is said of its past.
     pub incarnation: u64,

@@ -60,7 +60,7 @@ impl Node {
         let (own, cluster) = (ProxyId::of(&config.name), ClusterId::of(&config.cluster));
         let members = Membership::new(&config, split(), now);
         let distances = Distances::new(own, cluster, split(), now);
-        let join = Join::new(config.anycast, split(), now);
+        let join = Join::new(config.anycast, config.drain_wait, split(), now);
         let mut ring = Ring::default();
         ring.insert(&[(own, cluster)]);
         Self {

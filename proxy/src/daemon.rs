@@ -311,6 +311,7 @@ fn node_config(config: &Config) -> NodeConfig {
         seeds: config.seeds.clone(),
         heartbeat: config.heartbeat,
         policies: config.groups.iter().copied().collect(),
+        drain_wait: config.drain_wait,
         incarnation,
     }
 }

@@ -10,7 +10,7 @@ mod health;
 mod report;
 mod target;
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 use pias_protocol::{
@@ -35,7 +35,7 @@ use crate::{
     outbox::Outbox,
     random::Random,
     timers::Timers,
-    timing::{DRAIN_NOTICE, LEAVING},
+    timing::LEAVING,
     view::TargetView,
     world::World,
 };
@@ -79,6 +79,8 @@ impl Budget {
 #[derive(Debug)]
 pub(crate) struct Join {
     anycast: Vec<IpNet>,
+    /// What agents are told when a drain begins.
+    drain_notice: Draining,
     agents: BTreeMap<AgentId, Agent>,
     by_remote: BTreeMap<SocketAddr, AgentId>,
     targets: BTreeMap<TargetId, Registered>,
@@ -91,9 +93,16 @@ pub(crate) struct Join {
 }
 
 impl Join {
-    pub(crate) fn new(anycast: Vec<IpNet>, random: Random, now: Time) -> Self {
+    pub(crate) fn new(
+        anycast: Vec<IpNet>,
+        drain_wait: Duration,
+        random: Random,
+        now: Time,
+    ) -> Self {
+        let closes_in_ms = u32::try_from(drain_wait.as_millis()).unwrap_or(u32::MAX);
         Self {
             anycast,
+            drain_notice: Draining { closes_in_ms },
             agents: BTreeMap::new(),
             by_remote: BTreeMap::new(),
             targets: BTreeMap::new(),
@@ -154,7 +163,7 @@ impl Join {
         let own = world.members.own();
         out.agent(id, Welcome { proxy: own.name.clone(), cluster: own.cluster.clone() });
         if self.draining {
-            out.agent(id, Draining { closes_in_ms: DRAIN_NOTICE.as_millis() as u32 });
+            out.agent(id, self.drain_notice.clone());
         }
         // The first ping measures the way.
         self.ping(id, 1, now, out);
@@ -369,7 +378,7 @@ impl Join {
     pub(crate) fn drain(&mut self, out: &mut Outbox) {
         self.draining = true;
         for &agent in self.agents.keys() {
-            out.agent(agent, Draining { closes_in_ms: DRAIN_NOTICE.as_millis() as u32 });
+            out.agent(agent, self.drain_notice.clone());
         }
     }
 

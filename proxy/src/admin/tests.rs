@@ -77,6 +77,7 @@ fn daemon() -> Daemon {
         seeds: Vec::new(),
         heartbeat: Duration::from_millis(200),
         policies: BTreeMap::new(),
+        drain_wait: Duration::from_secs(5),
         incarnation: 1,
     };
     let brain = brain::start(node, 7, Inlets { inputs, events }, outlets);

@@ -90,6 +90,7 @@ impl Sim {
             seeds: seeds.collect(),
             heartbeat: pias_overlay::DEFAULT_HEARTBEAT,
             policies: self.policies.clone(),
+            drain_wait: std::time::Duration::from_secs(5),
             incarnation: self.now.as_micros() / 1_000 + host.epoch + 1,
         };
         let seed = hash::mix(self.seed, (n as u64) << 32 | host.epoch);
