@@ -9,7 +9,7 @@
 //!           └─── else ───────────────────► join ──► TUN                    this proxy is the JAP
 //! apply ──────── verdicts on parked packets ──► tunnel, join, or a refusal
 //! ```
-//! Each way is a file; what several of them use is in [`answers`], [`tunnel`] and [`trains`].
+//! Each way is a file; what several of them use is in `answers`, `tunnel` and `trains`.
 
 mod answers;
 mod icmp;
