@@ -10,6 +10,9 @@ const fn ms(milliseconds: u64) -> Duration {
 
 /// Heartbeats in a row that may go unheard before a proxy is taken for dead.
 pub(crate) const MISSED_HEARTBEATS: u32 = 4;
+/// Heartbeats within which a proxy must have been heard for the news of its death not to be
+/// believed. Who judges a proxy dead has not heard it for longer, so news of a true death is.
+pub(crate) const HEARSAY_BEATS: f64 = 1.5;
 /// How long a proxy may take for its first sign of life: a QUIC handshake, twice lost.
 pub(crate) const FIRST_CONTACT: Duration = ms(3_000);
 /// Longest patience with a proxy that was taken for dead and denied it: it doubles each time.
@@ -89,8 +92,6 @@ pub(crate) const PROBE_BACKOFF_MAX: Duration = ms(2_000);
 pub(crate) const PROBE_LOST: Duration = ms(1_500);
 /// How long the flows of a target that left may go on.
 pub(crate) const LEAVING: Duration = ms(300_000);
-/// What agents are told when a drain begins.
-pub(crate) const DRAIN_NOTICE: Duration = ms(5_000);
 
 // Reports.
 

@@ -16,7 +16,8 @@ use pias_protocol::{
     hash::FlowHash,
     ids::{ParkedId, ProxyId, TargetId},
     overlay::{
-        CandidateList, MemberRecord, MemberState, MemberUpdate, NoTarget, OverlayMessage, Resolve,
+        CandidateList, Heartbeat, MemberRecord, MemberState, MemberUpdate, NoTarget,
+        OverlayMessage, Resolve,
     },
     placement::Candidate,
     time::Time,
@@ -41,6 +42,7 @@ fn lone() -> Node {
         seeds: vec![Seed { name: "fra1".into(), address: "198.51.100.1".parse().unwrap() }],
         heartbeat: DEFAULT_HEARTBEAT,
         policies: BTreeMap::new(),
+        drain_wait: Duration::from_secs(5),
         incarnation: 7,
     };
     Node::new(config, 1, Time::ZERO)
@@ -308,6 +310,34 @@ fn an_agent_that_sends_nothing_loses_its_lease() {
         .find_map(|(at, e)| (e == Effect::CloseAgent { agent: AGENT, reason }).then_some(at));
     assert_eq!(closed, Some(now + lease));
     assert!(node.targets(now).is_empty());
+}
+
+#[test]
+fn news_of_the_death_of_a_proxy_that_was_just_heard_is_not_believed() {
+    let mut node = among(&["a", "b"]);
+    let dead = MemberRecord {
+        name: "b".into(),
+        cluster: "at-b".into(),
+        unicast: vec![[198, 51, 100, 11].into()],
+        incarnation: 1,
+        state: MemberState::Down,
+    };
+    let rumour = || MemberUpdate { members: vec![dead.clone()] }.into();
+    let state = |node: &Node, now| {
+        node.proxies(now).into_iter().find(|proxy| proxy.name == "b").unwrap().state
+    };
+    node.handle_message(ProxyId::of("b"), Heartbeat { sequence: 1 }.into(), ms(100));
+    effects(&mut node);
+    node.handle_message(ProxyId::of("a"), rumour(), ms(300));
+    assert_eq!(state(&node, ms(300)), "up");
+    let told = effects(&mut node).into_iter().any(|effect| {
+        matches!(effect, Effect::Send { to, message: OverlayMessage::MemberUpdate(update), .. }
+            if to == ProxyId::of("b") && update.members.contains(&dead))
+    });
+    assert!(told, "it can deny the rumour");
+    // One that has not been heard for a while is believed to be dead.
+    node.handle_message(ProxyId::of("a"), rumour(), ms(500));
+    assert_eq!(state(&node, ms(500)), "down");
 }
 
 #[test]

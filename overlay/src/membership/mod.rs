@@ -2,8 +2,8 @@
 //!
 //! Every proxy hears every other: a heartbeat and its answer, in datagrams. One that is silent for
 //! [`MISSED_HEARTBEATS`](crate::timing::MISSED_HEARTBEATS) is taken for dead, and all are told; if
-//! it lives, it denies that with a higher incarnation. Seeds and the dead are called now and then,
-//! so that a split heals from either side.
+//! it lives, it denies that with a higher incarnation. Who has just heard it does not believe the
+//! news. Seeds and the dead are called now and then, so that a split heals from either side.
 //!
 //! The rest of the brain sees [`MemberEvent`]s and the lookups of [`Membership`], nothing else.
 
@@ -29,7 +29,7 @@ use crate::{
     notice::{GoneWhy, Notice},
     outbox::Outbox,
     random::Random,
-    timing::{CALL_INTERVAL, EXCHANGE_INTERVAL, FORGET_DEAD},
+    timing::{CALL_INTERVAL, EXCHANGE_INTERVAL, FORGET_DEAD, HEARSAY_BEATS},
     view::{ProxyView, member_state},
 };
 
@@ -394,6 +394,14 @@ impl Membership {
         }
         let change = change(&peer.record, record);
         if change == Change::Stale {
+            return false;
+        }
+        // Who lost its own way to a proxy must not take it from those who hear it. The proxy is
+        // told, and denies it.
+        if record.state == MemberState::Down
+            && peer.heard_within(self.heartbeat.mul_f64(HEARSAY_BEATS), now)
+        {
+            tell(&[id], std::slice::from_ref(record), out);
             return false;
         }
         peer.record = record.clone();

@@ -54,6 +54,11 @@ impl Peer {
         self.silent_at = now + heartbeat * MISSED_HEARTBEATS + self.rtt.unwrap_or_default();
     }
 
+    /// Whether it was heard within the last `time`.
+    pub(crate) fn heard_within(&self, time: Duration, now: Time) -> bool {
+        self.heard.is_some_and(|heard| now - heard < time)
+    }
+
     /// It came up, or is said to live: it has some time to be heard.
     pub(crate) fn expect(&mut self, now: Time) {
         self.met = false;
