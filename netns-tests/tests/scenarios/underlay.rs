@@ -39,7 +39,7 @@ fn only(topology: &mut Topology, family: fn(&IpAddr) -> bool) {
     for host in &mut topology.hosts {
         let of_host = topology.lans.iter().flat_map(|lan| &lan.members);
         let members = of_host.filter(|member| member.host == host.name);
-        let addresses = members.flat_map(|member| &member.addresses).map(|net| net.addr());
+        let addresses = members.flat_map(|member| &member.addresses).map(ipnet::IpNet::addr);
         if host.role == Role::Proxy {
             host.unicast = addresses.filter(family).collect();
         }
