@@ -247,7 +247,7 @@ impl Node {
             OverlayMessage::CountReport(report) => {
                 self.rendezvous.report(from, &report, world, now, out);
             }
-            OverlayMessage::CountAck(ack) => self.join.acknowledged(from, &ack),
+            OverlayMessage::CountAck(ack) => self.join.acknowledged(from, &ack, out),
             OverlayMessage::Resolve(wish) => {
                 self.rendezvous.resolve(from, wish.group, world, now, out);
             }

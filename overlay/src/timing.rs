@@ -90,6 +90,9 @@ pub(crate) const PROBE_BACKOFF_MIN: Duration = ms(250);
 pub(crate) const PROBE_BACKOFF_MAX: Duration = ms(2_000);
 /// When the answer to a probe is taken for lost: the datapath gives up after a second.
 pub(crate) const PROBE_LOST: Duration = ms(1_500);
+/// How long an agent waits at most for the word that it is a member, while RAPs are told: twice a
+/// long round trip.
+pub(crate) const GRANTED_WAIT: Duration = ms(500);
 /// How long the flows of a target that left may go on.
 pub(crate) const LEAVING: Duration = ms(300_000);
 

@@ -16,7 +16,7 @@ use pias_protocol::{
     hash::FlowHash,
     ids::{ParkedId, ProxyId, TargetId},
     overlay::{
-        CandidateList, Heartbeat, MemberRecord, MemberState, MemberUpdate, NoTarget,
+        CandidateList, CountAck, Heartbeat, MemberRecord, MemberState, MemberUpdate, NoTarget,
         OverlayMessage, Resolve,
     },
     placement::Candidate,
@@ -361,4 +361,32 @@ fn a_rumour_of_its_own_death_is_denied() {
         _ => false,
     });
     assert!(denied);
+}
+
+#[test]
+fn an_agent_hears_that_it_is_a_member_once_all_raps_but_one_know() {
+    let others = ["nyc1", "sin1", "tyo1"];
+    let mut node = among(&others);
+    node.agent_connected(AGENT, "10.0.0.1:5000".parse().unwrap(), ms(1));
+    node.agent_message(AGENT, wish(1, group(53), 1), ms(1));
+    let joined = |messages: Vec<JapMessage>| {
+        messages.iter().any(|message| matches!(message, JapMessage::Joined(_)))
+    };
+    assert!(!joined(said(&mut node)), "only this proxy knows, which is a RAP itself");
+    let ack = CountAck { group: group(53), band_percent: 25 };
+    node.handle_message(ProxyId::of(others[0]), ack.clone().into(), ms(40));
+    assert!(!joined(said(&mut node)), "two know");
+    node.handle_message(ProxyId::of(others[1]), ack.into(), ms(80));
+    assert!(joined(said(&mut node)), "three know");
+}
+
+#[test]
+fn an_agent_does_not_wait_for_silent_raps_for_longer_than_half_a_second() {
+    let mut node = among(&["nyc1", "sin1", "tyo1"]);
+    node.agent_connected(AGENT, "10.0.0.1:5000".parse().unwrap(), ms(1));
+    node.agent_message(AGENT, wish(1, group(53), 1), ms(1));
+    let told = run(&mut node, ms(1_000)).into_iter().find_map(|(at, effect)| {
+        matches!(effect, Effect::Agent { message: JapMessage::Joined(_), .. }).then_some(at)
+    });
+    assert_eq!(told, Some(ms(501)));
 }

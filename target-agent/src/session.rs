@@ -84,6 +84,8 @@ enum SlotState {
 #[derive(Debug)]
 pub(crate) struct Session {
     slots: Vec<Slot>,
+    /// When the stream was opened.
+    opened: Time,
     proxy: Option<Welcome>,
     rtt: Option<Duration>,
     interval: Duration,
@@ -101,6 +103,7 @@ impl Session {
     pub(crate) fn new(wishes: impl IntoIterator<Item = Wish>, now: Time) -> Self {
         let mut session = Self {
             slots: Vec::new(),
+            opened: now,
             proxy: None,
             rtt: None,
             interval: KEEP_ALIVE_MAX,
@@ -160,6 +163,8 @@ impl Session {
         match message {
             _ if self.broken => {}
             JapMessage::Welcome(welcome) => {
+                // The answer to the opening of the stream. That to a join waits for the RAPs.
+                self.measure(now - self.opened);
                 self.proxy = Some(welcome);
                 self.outputs.push_back(Output::Welcomed);
             }
@@ -226,11 +231,10 @@ impl Session {
     }
 
     fn on_joined(&mut self, joined: &Joined, now: Time) {
-        let Some((index, asked)) = self.asked(joined.request) else {
+        let Some(index) = self.asked(joined.request) else {
             tracing::debug!(request = joined.request, "joined without being asked");
             return;
         };
-        self.measure(now - asked);
         self.set_interval(joined.keep_alive_ms);
         if self.keep_alive_at.is_none() {
             self.keep_alive_at = Some(now + self.interval);
@@ -246,7 +250,7 @@ impl Session {
     }
 
     fn on_refused(&mut self, refused: Refused) {
-        let Some((index, _)) = self.asked(refused.request) else {
+        let Some(index) = self.asked(refused.request) else {
             tracing::debug!(request = refused.request, "refused without being asked");
             return;
         };
@@ -274,11 +278,10 @@ impl Session {
         }
     }
 
-    fn asked(&self, member: u32) -> Option<(usize, Time)> {
-        self.slots.iter().enumerate().find_map(|(index, slot)| match slot.state {
-            SlotState::Asked(at) if slot.wish.member == member => Some((index, at)),
-            _ => None,
-        })
+    fn asked(&self, member: u32) -> Option<usize> {
+        let asked =
+            |slot: &Slot| slot.wish.member == member && matches!(slot.state, SlotState::Asked(_));
+        self.slots.iter().position(asked)
     }
 
     /// Smooths as RFC 6298 section 2 does; the first sample stands for itself.
@@ -381,8 +384,8 @@ mod tests {
         let Some(Output::Send(AgentMessage::Join(join))) = session.poll() else { panic!() };
         assert_eq!((join.request, join.healthy), (7, true));
         assert!(!session.is_settled());
-        session.handle_message(welcome(), START + ms(9));
-        session.handle_message(joined(7), START + ms(10));
+        session.handle_message(welcome(), START + ms(10));
+        session.handle_message(joined(7), START + ms(90));
         let joined = Output::Joined { member: 7, rtt: ms(10), lease: ms(5_000) };
         assert_eq!(outputs(&mut session), [Output::Welcomed, joined]);
         assert!(session.is_settled());
@@ -466,7 +469,7 @@ mod tests {
     #[test]
     fn a_refusal_of_one_leaves_the_other() {
         let mut session = Session::new([wish(0), wish(1)], START);
-        session.handle_message(welcome(), START);
+        session.handle_message(welcome(), START + ms(5));
         outputs(&mut session);
         let (code, reason) = (RefusalCode::Full, "enough".to_owned());
         let refusal = Refused { request: 0, code, reason: reason.clone() };

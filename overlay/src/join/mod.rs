@@ -6,6 +6,7 @@
 
 mod admission;
 mod agent;
+mod granted;
 mod health;
 mod report;
 mod target;
@@ -25,6 +26,7 @@ use pias_protocol::{
 use self::{
     admission::{JoinError, admit},
     agent::{Agent, Terms},
+    granted::Granted,
     report::Reports,
     target::{Registered, Service},
 };
@@ -35,7 +37,7 @@ use crate::{
     outbox::Outbox,
     random::Random,
     timers::Timers,
-    timing::LEAVING,
+    timing::{GRANTED_WAIT, LEAVING},
     view::TargetView,
     world::World,
 };
@@ -50,6 +52,8 @@ enum Due {
     Probe(TargetId),
     /// The flows of a target that left had their time.
     Gone(TargetId),
+    /// Agents have waited long enough to hear that they are members.
+    Granted(GroupKey),
 }
 
 /// How many pings may be sent: refilled at [`PINGS_PER_SECOND`].
@@ -86,6 +90,7 @@ pub(crate) struct Join {
     targets: BTreeMap<TargetId, Registered>,
     by_address: BTreeMap<(GroupKey, SocketAddr), TargetId>,
     reports: Reports,
+    granted: Granted,
     timers: Timers<Due>,
     budget: Budget,
     last_target: u64,
@@ -108,6 +113,7 @@ impl Join {
             targets: BTreeMap::new(),
             by_address: BTreeMap::new(),
             reports: Reports::new(random),
+            granted: Granted::default(),
             timers: Timers::default(),
             budget: Budget { micro_pings: Budget::FULL, filled: now },
             last_target: 0,
@@ -288,16 +294,24 @@ impl Join {
             address: wish.target,
             agent: remote,
         });
-        out.agent(
-            id,
-            Joined {
-                request: wish.request,
-                lease: target,
-                keep_alive_ms: terms.keep_alive.as_millis() as u32,
-                lease_ms: terms.lease.as_millis() as u32,
-            },
-        );
+        let joined = Joined {
+            request: wish.request,
+            lease: target,
+            keep_alive_ms: terms.keep_alive.as_millis() as u32,
+            lease_ms: terms.lease.as_millis() as u32,
+        };
+        self.granted.keep(wish.group, id, joined);
+        self.timers.set_by(Due::Granted(wish.group), now + GRANTED_WAIT);
         self.publish(target, world, now, out);
+        self.say_granted(wish.group, out);
+    }
+
+    /// Tells the agents of a group that they are members, if the RAPs know by now.
+    fn say_granted(&mut self, group: GroupKey, out: &mut Outbox) {
+        if self.reports.known(group) {
+            self.timers.cancel(Due::Granted(group));
+            self.granted.say(group, out);
+        }
     }
 
     /// A target leaves: no new flows; the agent may close, its flows have some time.
@@ -369,6 +383,7 @@ impl Join {
         for due in [Due::Lease(id), Due::Ping(id)] {
             self.timers.cancel(due);
         }
+        self.granted.forget(id);
         for target in agent.targets {
             self.remove(target, why, world, now, out);
         }
@@ -383,8 +398,9 @@ impl Join {
     }
 
     /// A RAP heard a report.
-    pub(crate) fn acknowledged(&mut self, rap: ProxyId, ack: &CountAck) {
+    pub(crate) fn acknowledged(&mut self, rap: ProxyId, ack: &CountAck, out: &mut Outbox) {
         self.reports.acknowledged(rap, ack);
+        self.say_granted(ack.group, out);
     }
 
     /// The ring changed.
@@ -409,6 +425,7 @@ impl Join {
                 Due::Ping(id) => self.ping_due(id, world, now, out),
                 Due::Probe(id) => self.probe_due(id, now, out),
                 Due::Gone(id) => self.remove(id, "it left", world, now, out),
+                Due::Granted(group) => self.granted.say(group, out),
             }
         }
         self.reports.tick(world, now, out);

@@ -151,6 +151,14 @@ impl Reports {
         }
     }
 
+    /// Whether the RAPs of a group know what there is to know: all that were told, but for one, which
+    /// may be dead or far away.
+    pub(crate) fn known(&self, key: GroupKey) -> bool {
+        let Some(group) = self.groups.get(&key) else { return true };
+        let heard = group.told.values().filter(|told| told.acknowledged).count();
+        heard >= group.told.len().saturating_sub(1).max(1)
+    }
+
     /// The ring changed: RAPs may be others.
     pub(crate) fn ring_changed(&mut self, now: Time) {
         if !self.groups.is_empty() {
