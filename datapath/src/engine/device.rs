@@ -27,7 +27,7 @@ pub(super) enum Read {
     Packet,
     /// A packet with a vnet header that contradicts it.
     Malformed,
-    /// Nothing for now.
+    /// Nothing is waiting.
     Empty,
 }
 
