@@ -27,6 +27,7 @@
 
 mod coalesce;
 mod device;
+mod linger;
 mod mailbox;
 mod outbox;
 mod registration;

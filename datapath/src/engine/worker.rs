@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,7 @@ use super::{
     EngineConfig, EngineFailure, Hooks, StartError,
     coalesce::Train,
     device::{Device, Read},
+    linger::Linger,
     mailbox::{Command, Inbox},
     outbox::Outbox,
     registration,
@@ -46,6 +48,7 @@ pub(super) struct Worker {
     inbox: Inbox,
     /// Whether the inbox had more than one turn's share.
     backlog: bool,
+    linger: Linger,
     /// Packets are read into it, one at a time.
     packet: Packet,
     train: Train,
@@ -90,6 +93,7 @@ impl Worker {
             receivers,
             inbox,
             backlog: false,
+            linger: Linger::default(),
             packet: Device::packet(),
             train: Train::new(device.takes_udp_segments()),
             forward: Forward {
@@ -130,11 +134,8 @@ impl Worker {
     /// Waits, and takes a batch from each source that has something.
     fn turn(&mut self) -> Result<(), EngineFailure> {
         let mut events = [EpollEvent::empty(); EVENTS];
-        let ready = match self.epoll.wait(&mut events, self.patience()) {
-            Ok(count) => &events[..count],
-            Err(Errno::EINTR) => &[],
-            Err(errno) => return Err(EngineFailure::Wait(errno.into())),
-        };
+        let ready = self.wait(&mut events)?;
+        let ready = &events[..ready];
         let mut inbox = self.backlog;
         for event in ready {
             match event.data() {
@@ -154,6 +155,25 @@ impl Worker {
         }
         self.forward.flush(now);
         Ok(())
+    }
+
+    /// Waits until something is ready, or the next tick is due; how much is.
+    fn wait(&mut self, events: &mut [EpollEvent]) -> Result<usize, EngineFailure> {
+        let patience = self.patience();
+        let (began, span) = (Instant::now(), self.linger.span());
+        loop {
+            let looking = !self.backlog && began.elapsed() < span;
+            let timeout = if looking { EpollTimeout::ZERO } else { patience };
+            match self.epoll.wait(events, timeout) {
+                Ok(0) if looking => thread::yield_now(),
+                Ok(count) => {
+                    self.linger.came_after(began.elapsed());
+                    return Ok(count);
+                }
+                Err(Errno::EINTR) => return Ok(0),
+                Err(errno) => return Err(EngineFailure::Wait(errno.into())),
+            }
+        }
     }
 
     /// How long the next turn may wait.
