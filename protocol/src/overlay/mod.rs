@@ -1,0 +1,56 @@
+//! What proxies say to each other.
+//!
+//! Heartbeats and their answers travel in QUIC datagrams, all else on streams.
+//!
+//! ```text
+//!  every proxy      Heartbeat ⇄ HeartbeatAck, MemberUpdate (flooded), Proximity
+//!  JAP  → RAP       CountReport,  answered by CountAck
+//!  IAP  → RAP       Resolve (or in-band, by a tunnel packet), answered by CandidateList
+//!  JAP  → IAP       NoTarget
+//! ```
+
+/// Gives messages without bounds of their own the `check` that [`messages!`] calls.
+macro_rules! unbounded {
+    ($($message:ident),+) => {
+        $(impl $message {
+            #[allow(clippy::unused_self, reason = "the same shape as the bounded messages")]
+            pub(super) fn check(&self) -> Result<(), &'static str> {
+                Ok(())
+            }
+        })+
+    };
+}
+
+mod membership;
+mod proximity;
+mod rendezvous;
+
+use crate::envelope::messages;
+
+pub use membership::{Heartbeat, HeartbeatAck, MemberRecord, MemberState, MemberUpdate};
+pub use proximity::Proximity;
+pub use rendezvous::{CandidateList, CountAck, CountReport, NoTarget, Resolve};
+
+messages! {
+    /// What a proxy says to another.
+    OverlayMessage {
+        /// Are you there?
+        1 => Heartbeat,
+        /// Answers [`Heartbeat`].
+        2 => HeartbeatAck,
+        /// News of members.
+        3 => MemberUpdate,
+        /// How far clusters are from the sender.
+        4 => Proximity,
+        /// How many targets the sender holds for a group.
+        5 => CountReport,
+        /// Answers [`CountReport`].
+        6 => CountAck,
+        /// The sender wishes the list of a group.
+        7 => Resolve,
+        /// The list of a group.
+        8 => CandidateList,
+        /// The sender has no target of a group, though a packet came for one.
+        9 => NoTarget,
+    }
+}
