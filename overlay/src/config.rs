@@ -21,6 +21,8 @@ pub struct NodeConfig {
     pub cluster: String,
     /// Its unicast addresses, one or two, at most one a family: where others reach it.
     pub unicast: Vec<IpAddr>,
+    /// The source addresses of its NAT delivery, at most one a family.
+    pub nat: Vec<IpAddr>,
     /// The anycast prefixes; joins for other addresses are refused.
     pub anycast: Vec<IpNet>,
     /// Whom to ask for the others at the start. Its own name may be among them.

@@ -38,6 +38,7 @@ fn lone() -> Node {
         name: "fra1".into(),
         cluster: "fra".into(),
         unicast: vec!["198.51.100.1".parse().unwrap()],
+        nat: vec!["192.0.2.1".parse().unwrap()],
         anycast: vec!["203.0.113.0/24".parse().unwrap()],
         seeds: vec![Seed { name: "fra1".into(), address: "198.51.100.1".parse().unwrap() }],
         heartbeat: DEFAULT_HEARTBEAT,
@@ -55,6 +56,7 @@ fn among(others: &[&str]) -> Node {
         name: (*name).into(),
         cluster: format!("at-{name}"),
         unicast: vec![[198, 51, 100, 10 + n as u8].into()],
+        nat: vec![],
         incarnation: 1,
         state: MemberState::Up,
     });
@@ -319,6 +321,7 @@ fn news_of_the_death_of_a_proxy_that_was_just_heard_is_not_believed() {
         name: "b".into(),
         cluster: "at-b".into(),
         unicast: vec![[198, 51, 100, 11].into()],
+        nat: vec![],
         incarnation: 1,
         state: MemberState::Down,
     };
@@ -347,6 +350,7 @@ fn a_rumour_of_its_own_death_is_denied() {
         name: "fra1".into(),
         cluster: "fra".into(),
         unicast: vec!["198.51.100.1".parse().unwrap()],
+        nat: vec![],
         incarnation: node.status().incarnation,
         state: MemberState::Down,
     };

@@ -32,6 +32,7 @@ fn overlay_messages() -> Vec<OverlayMessage> {
                 name: "fra1".into(),
                 cluster: "fra".into(),
                 unicast: vec!["198.51.100.11".parse().unwrap(), "2001:db8::11".parse().unwrap()],
+                nat: vec!["192.0.2.11".parse().unwrap()],
                 incarnation: 7,
                 state: MemberState::Down,
             }],

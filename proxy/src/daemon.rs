@@ -307,6 +307,7 @@ fn node_config(config: &Config) -> NodeConfig {
         name: config.name.clone(),
         cluster: config.cluster.clone(),
         unicast: config.unicast.clone(),
+        nat: config.nat.clone(),
         anycast: config.anycast.clone(),
         seeds: config.seeds.clone(),
         heartbeat: config.heartbeat,

@@ -84,6 +84,7 @@ mod tests {
             name: "fra1".into(),
             cluster: "fra".into(),
             unicast: vec!["192.0.2.1".parse().unwrap()],
+            nat: vec![],
             incarnation,
             state,
         }

@@ -73,6 +73,7 @@ impl Membership {
                 name: config.name.clone(),
                 cluster: config.cluster.clone(),
                 unicast: config.unicast.clone(),
+                nat: config.nat.clone(),
                 incarnation: config.incarnation << REFUTATION_BITS,
                 state: MemberState::Up,
             },

@@ -91,6 +91,7 @@ mod tests {
             name: "fra1".into(),
             cluster: "fra".into(),
             unicast: vec!["192.0.2.1".parse().unwrap()],
+            nat: vec![],
             incarnation: 1,
             state: MemberState::Up,
         };

@@ -46,6 +46,9 @@ pub struct MemberRecord {
     pub cluster: String,
     /// Its unicast addresses, at most one a family.
     pub unicast: Vec<IpAddr>,
+    /// The source addresses of its NAT delivery, at most one a family: a proxy that takes its flows
+    /// over takes them over as well.
+    pub nat: Vec<IpAddr>,
     /// Raised by the proxy itself at each start, and to refute a rumour of its death.
     pub incarnation: u64,
     /// What it is said to be.
@@ -58,7 +61,7 @@ impl MemberRecord {
         if !named(&self.name) || !named(&self.cluster) {
             return Err("name");
         }
-        if self.unicast.is_empty() || self.unicast.len() > 2 {
+        if self.unicast.is_empty() || self.unicast.len() > 2 || self.nat.len() > 2 {
             return Err("addresses");
         }
         Ok(())

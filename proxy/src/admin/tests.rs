@@ -73,6 +73,7 @@ fn daemon() -> Daemon {
         name: "fra1".into(),
         cluster: "fra".into(),
         unicast: vec!["127.0.0.1".parse().unwrap()],
+        nat: vec![],
         anycast: vec!["203.0.113.0/24".parse().unwrap()],
         seeds: Vec::new(),
         heartbeat: Duration::from_millis(200),

@@ -86,6 +86,7 @@ impl Sim {
             name: host.name.clone(),
             cluster: self.topology.clusters[host.cluster].name.clone(),
             unicast: vec![address(n)],
+            nat: vec![],
             anycast: vec![ipnet::Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24).into()],
             seeds: seeds.collect(),
             heartbeat: pias_overlay::DEFAULT_HEARTBEAT,
