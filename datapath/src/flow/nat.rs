@@ -81,7 +81,7 @@ impl Side {
 impl NatFlow {
     /// A segment of the client with these flags came.
     pub fn client_sent(&mut self, flags: u8, now: Time) {
-        self.last = now;
+        self.refresh(flags, now);
         self.client.hear(flags);
         // Only the third segment opens a flow: a forged SYN is answered with a SYN-ACK, too.
         if self.phase == Phase::Opening && self.answered && flags & tcp::SYN == 0 {
@@ -92,9 +92,16 @@ impl NatFlow {
 
     /// A segment of the target with these flags came.
     pub fn target_sent(&mut self, flags: u8, now: Time) {
-        self.last = now;
+        self.refresh(flags, now);
         self.server.hear(flags);
         self.advance();
+    }
+
+    /// RFC 7857 section 7.1: a reset that only answers the other side keeps nothing alive.
+    fn refresh(&mut self, flags: u8, now: Time) {
+        if self.phase != Phase::Closing || flags & tcp::RST == 0 {
+            self.last = now;
+        }
     }
 
     /// RFC 7857 section 2: a reset leads to the transitory timer, and a segment behind it, of the
