@@ -36,6 +36,8 @@ struct Told {
     at: Time,
     acknowledged: bool,
     repeat: Duration,
+    /// It was taken for dead since: it forgot what it was told, or it did not and comes back.
+    lost: bool,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +100,7 @@ impl Reports {
             raps.dedup();
         }
         for rap in raps {
-            if self.worth_it(key, rap) {
+            if self.worth_it(key, rap) && world.members.is_alive(rap) {
                 self.report(key, rap, now, out);
             }
         }
@@ -111,6 +113,9 @@ impl Reports {
         let Some(told) = group.told.get(&rap) else { return group.count > 0 };
         if group.count == 0 || told.count == 0 {
             return group.count != told.count;
+        }
+        if told.lost {
+            return true;
         }
         u64::from(group.count.abs_diff(told.count)) * 100
             > u64::from(told.count) * u64::from(told.band_percent)
@@ -126,7 +131,8 @@ impl Reports {
         }
         let band_percent = before.map_or(25, |told| told.band_percent);
         let count = group.count;
-        group.told.insert(rap, Told { count, band_percent, at: now, acknowledged: false, repeat });
+        let (acknowledged, lost) = (false, false);
+        group.told.insert(rap, Told { count, band_percent, at: now, acknowledged, repeat, lost });
         self.unacknowledged.insert((now + repeat, key, rap));
         self.timers.set_by(Due::Repeat, now + repeat);
         if group.told.len() > MAX_REPORTED_RAPS
@@ -155,8 +161,11 @@ impl Reports {
     /// may be dead or far away.
     pub(crate) fn known(&self, key: GroupKey) -> bool {
         let Some(group) = self.groups.get(&key) else { return true };
-        let heard = group.told.values().filter(|told| told.acknowledged).count();
-        heard >= group.told.len().saturating_sub(1).max(1)
+        let told = group.told.values().filter(|told| !told.lost);
+        let (all, heard) = told.fold((0_usize, 0_usize), |(all, heard), told| {
+            (all + 1, heard + usize::from(told.acknowledged))
+        });
+        heard >= all.saturating_sub(1).max(1)
     }
 
     /// The ring changed: RAPs may be others.
@@ -167,16 +176,15 @@ impl Reports {
         }
     }
 
-    /// A proxy is gone, and what it was told with it.
+    /// A proxy is gone, and what it was told with it; unless it was only silent for a while. Then
+    /// it has to be told of what ended meanwhile.
     pub(crate) fn gone(&mut self, proxy: ProxyId) {
-        let told: Vec<_> = self
-            .groups
-            .iter()
-            .filter(|(_, group)| group.told.contains_key(&proxy))
-            .map(|(&key, _)| key)
-            .collect();
-        for key in told {
-            self.forget_told(key, proxy);
+        for (&key, group) in &mut self.groups {
+            if let Some(told) = group.told.get_mut(&proxy) {
+                self.unacknowledged.remove(&(told.at + told.repeat, key, proxy));
+                told.lost = true;
+                told.acknowledged = false;
+            }
         }
     }
 
