@@ -11,10 +11,11 @@ use pias_protocol::{
     agent::{AgentMessage, Join, KeepAlive, Pong},
     group::GroupKey,
     ids::TargetId,
+    time::Time,
 };
 
-/// How long after a proxy's death routing has moved its agents' packets elsewhere.
-pub(crate) const ROUTING: Duration = Duration::from_millis(300);
+/// Keep-alives in a row that may stay unanswered before an agent connects anew.
+pub(crate) const UNANSWERED: u32 = 3;
 
 /// The simulator's number for an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +47,9 @@ pub(crate) struct Agent {
     pub(crate) lease: Option<TargetId>,
     pub(crate) keep_alive: Duration,
     /// Ticks of former connections are void.
-    pub(crate) generation: u64,
+    pub(crate) generation: u32,
+    /// When its JAP was heard last, or the connection began.
+    pub(crate) heard: Time,
     sequence: u64,
 }
 
@@ -63,7 +66,16 @@ impl Agent {
             lease: None,
             keep_alive: Duration::from_secs(1),
             generation: 0,
+            heard: Time::ZERO,
             sequence: 0,
+        }
+    }
+
+    /// The agent whose target is at an address.
+    pub(crate) fn at(target: SocketAddr) -> Option<usize> {
+        match target.ip() {
+            std::net::IpAddr::V4(ip) => Some(u32::from(ip).checked_sub(0x0A00_0001)? as usize),
+            std::net::IpAddr::V6(_) => None,
         }
     }
 

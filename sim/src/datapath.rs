@@ -1,10 +1,6 @@
 //! A model of the datapath: what the forwarding contract asks of it, without packets' bytes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use pias_protocol::{
     forwarding::{
@@ -18,6 +14,8 @@ use pias_protocol::{
     placement,
     time::Time,
 };
+
+use crate::ids::Ids;
 
 /// A client's packet on its way.
 #[derive(Clone, Debug)]
@@ -111,11 +109,36 @@ const TARGET_USED: Duration = Duration::from_millis(200);
 /// Unanswered flows in a row that are worth a report.
 const UNANSWERED: u32 = 3;
 
+/// A set of hosts, one bit each: 20,000 proxies know 20,000 others in 50 MB.
+#[derive(Debug, Default)]
+struct Hosts(Vec<u64>);
+
+impl Hosts {
+    fn set(&mut self, host: usize, is_in: bool) {
+        let (word, bit) = (host / 64, 1 << (host % 64));
+        if word >= self.0.len() {
+            if !is_in {
+                return;
+            }
+            self.0.resize(word + 1, 0);
+        }
+        if is_in {
+            self.0[word] |= bit;
+        } else {
+            self.0[word] &= !bit;
+        }
+    }
+
+    fn has(&self, host: usize) -> bool {
+        self.0.get(host / 64).is_some_and(|word| word & 1 << (host % 64) != 0)
+    }
+}
+
 /// One proxy's forwarding state.
 #[derive(Debug)]
 pub(crate) struct Datapath {
     own: ProxyId,
-    peers: BTreeSet<ProxyId>,
+    peers: Hosts,
     ingress: BTreeMap<GroupKey, (IngressEntry, Option<Time>)>,
     targets: BTreeMap<TargetId, (Target, Option<Time>, u32)>,
     parked: BTreeMap<ParkedId, (Packet, Time)>,
@@ -126,7 +149,7 @@ impl Datapath {
     pub(crate) fn new(own: ProxyId) -> Self {
         Self {
             own,
-            peers: BTreeSet::new(),
+            peers: Hosts::default(),
             ingress: BTreeMap::new(),
             targets: BTreeMap::new(),
             parked: BTreeMap::new(),
@@ -139,14 +162,14 @@ impl Datapath {
     }
 
     /// The overlay's word.
-    pub(crate) fn apply(&mut self, update: ForwardingUpdate, now: Time) -> Vec<Action> {
+    pub(crate) fn apply(&mut self, update: ForwardingUpdate, ids: &Ids, now: Time) -> Vec<Action> {
         let mut actions = self.expire(now);
         match update {
             ForwardingUpdate::Peer { id, .. } => {
-                self.peers.insert(id);
+                self.peer(id, true, ids);
             }
             ForwardingUpdate::PeerGone(id) => {
-                self.peers.remove(&id);
+                self.peer(id, false, ids);
             }
             ForwardingUpdate::Ingress { group, entry } => {
                 self.ingress.insert(group, (entry, None));
@@ -186,15 +209,27 @@ impl Datapath {
         actions
     }
 
+    fn peer(&mut self, id: ProxyId, lives: bool, ids: &Ids) {
+        if let Some(host) = ids.get(id) {
+            self.peers.set(host, lives);
+        }
+    }
+
     /// A packet comes.
-    pub(crate) fn arrive(&mut self, packet: Packet, arrival: Arrival, now: Time) -> Vec<Action> {
+    pub(crate) fn arrive(
+        &mut self,
+        packet: Packet,
+        arrival: Arrival,
+        ids: &Ids,
+        now: Time,
+    ) -> Vec<Action> {
         let mut actions = self.expire(now);
         if packet.path.len() > usize::from(MAX_HOPS) {
             actions.push(Action::Refuse(packet));
             return actions;
         }
         match arrival {
-            Arrival::Client => actions.extend(self.enter(packet, now)),
+            Arrival::Client => actions.extend(self.enter(packet, ids, now)),
             Arrival::Join => actions.extend(self.deliver(packet, now)),
             Arrival::Resolve { tried } => {
                 let (group, flow, ingress) = (packet.group, packet.flow, packet.ingress);
@@ -215,7 +250,7 @@ impl Datapath {
     }
 
     /// As an ingress.
-    fn enter(&mut self, packet: Packet, now: Time) -> Vec<Action> {
+    fn enter(&mut self, packet: Packet, ids: &Ids, now: Time) -> Vec<Action> {
         let (group, flow) = (packet.group, packet.flow);
         let missed = |datapath: &mut Self, packet| {
             let parked = datapath.park(packet, now);
@@ -238,7 +273,8 @@ impl Datapath {
                 actions.push(Action::Tunnel { to, packet, arrival });
             }
             IngressEntry::Candidates(list) => {
-                let usable = |c: &placement::Candidate| c.proxy == own || peers.contains(&c.proxy);
+                let lives = |id| ids.get(id).is_some_and(|host| peers.has(host));
+                let usable = |c: &placement::Candidate| c.proxy == own || lives(c.proxy);
                 match placement::choose(list, flow, usable).map(|c| c.proxy) {
                     Some(jap) if jap == own => actions.extend(self.deliver(packet, now)),
                     Some(to) => {

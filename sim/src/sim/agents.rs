@@ -3,10 +3,13 @@
 use std::{net::SocketAddr, time::Duration};
 
 use pias_overlay::AgentId;
-use pias_protocol::agent::{AgentMessage, Leave};
+use pias_protocol::agent::{AgentMessage, JapMessage, Leave};
 
-use super::{Event, Sim};
-use crate::agent::{Agent, AgentNo, ROUTING, Service};
+use super::{Sim, event::Event, host::HostNo};
+use crate::{
+    agent::{Agent, AgentNo, Service, UNANSWERED},
+    network::ROUTING,
+};
 
 impl Sim {
     /// An agent near a cluster joins its target to a group.
@@ -21,10 +24,47 @@ impl Sim {
         no
     }
 
+    /// How many agents there were.
+    #[must_use]
+    pub fn agents(&self) -> usize {
+        self.agents.len()
+    }
+
     /// Where an agent's target is.
     #[must_use]
     pub fn target(&self, agent: AgentNo) -> SocketAddr {
         self.agents[agent.0].target
+    }
+
+    /// The agent of a target.
+    #[must_use]
+    pub fn agent_of(&self, target: SocketAddr) -> Option<AgentNo> {
+        Agent::at(target).filter(|&no| no < self.agents.len()).map(AgentNo)
+    }
+
+    /// The cluster that an agent is near.
+    #[must_use]
+    pub fn agent_cluster(&self, agent: AgentNo) -> usize {
+        self.agents[agent.0].cluster
+    }
+
+    /// The group of an agent's target, as `AA:port/protocol`.
+    #[must_use]
+    pub fn agent_group(&self, agent: AgentNo) -> String {
+        self.agents[agent.0].group.to_string()
+    }
+
+    /// Whether an agent runs and its target serves.
+    #[must_use]
+    pub fn serves(&self, agent: AgentNo) -> bool {
+        let agent = &self.agents[agent.0];
+        agent.runs && agent.service == Service::Serves
+    }
+
+    /// Whether an agent's process runs.
+    #[must_use]
+    pub fn is_agent_running(&self, agent: AgentNo) -> bool {
+        self.agents[agent.0].runs
     }
 
     /// The name of an agent's JAP, if it holds a membership there.
@@ -54,33 +94,63 @@ impl Sim {
         self.agents[agent.0].service = service;
     }
 
-    /// To the first announced proxy, nearest cluster first, as routing would have it.
-    pub(super) fn connect(&mut self, no: AgentNo, generation: u64) {
+    /// The proxy that routing brings a packet from near `cluster` to: one of the nearest cluster
+    /// with a proxy that announces. Which of them depends on the flow, and changes only while the
+    /// flow's own one does not announce.
+    #[must_use]
+    pub fn catchment(&self, cluster: usize, flow: usize) -> Option<HostNo> {
+        let routed = |c: usize| self.in_cluster(c).any(|n| self.hosts[n].routed);
+        let reached = (0..self.topology.clusters.len())
+            .filter(|&c| self.network.connected(cluster, c) && routed(c))
+            .filter_map(|c| Some((self.network.distance(cluster, c)?, c != cluster, c)));
+        let (.., nearest) = reached.min()?;
+        let mates = self.in_cluster(nearest);
+        let (start, count) = (mates.start, mates.len());
+        let turn = (0..count).map(|k| start + (flow + k) % count);
+        turn.into_iter().find(|&n| self.hosts[n].routed)
+    }
+
+    /// To the proxy that routing leads to: three ways of a handshake, then the stream is open.
+    pub(super) fn connect(&mut self, no: AgentNo, generation: u32) {
         let agent = &self.agents[no.0];
         if !agent.runs || agent.generation != generation {
             return;
         }
-        let near = self.topology.by_distance(agent.cluster);
-        let reachable = near.into_iter().filter(|&c| self.network.connected(agent.cluster, c));
-        let host = reachable.flat_map(|cluster| {
-            let own = self.hosts.iter().enumerate().filter(move |(_, h)| h.cluster == cluster);
-            own.filter(|(_, h)| h.announced).map(|(n, _)| n).collect::<Vec<_>>()
+        let host = self.catchment(agent.cluster, no.0);
+        let answers = host.filter(|&n| self.runs(n) && !self.is_paused(n));
+        let reached = answers.and_then(|n| {
+            let delay = self.network.delay(agent.cluster, self.hosts[n].cluster, self.now)?;
+            Some((n, delay))
         });
-        let Some(host) = host.into_iter().next() else {
-            self.reconnect(no, Duration::from_millis(100));
+        let Some((host, delay)) = reached else {
+            self.reconnect(no, ROUTING);
             return;
         };
         self.last_agent += 1;
-        let id = AgentId(self.last_agent);
-        self.hosts[host].agents.insert(id, no);
         let agent = &mut self.agents[no.0];
-        agent.connection = Some((host, id));
+        agent.connection = Some((host, AgentId(self.last_agent)));
         agent.generation += 1;
-        let (remote, join, generation) = (agent.remote(), agent.join(), agent.generation);
-        let keep_alive = agent.keep_alive;
-        self.with_node(host, |node, now| node.agent_connected(id, remote, now));
-        self.say(no, Some(join));
-        self.push(keep_alive, Event::AgentTick { agent: no, generation });
+        agent.heard = self.now;
+        let (generation, keep_alive) = (agent.generation, agent.keep_alive);
+        self.push(delay * 3, Event::Opened { agent: no, generation });
+        self.push(delay * 3 + keep_alive, Event::AgentTick { agent: no, generation });
+    }
+
+    /// An agent's stream is open, and its wish to join is on it.
+    pub(super) fn opened(&mut self, no: AgentNo, generation: u32) {
+        let agent = &self.agents[no.0];
+        let Some((host, id)) = agent.connection.filter(|_| agent.generation == generation) else {
+            return;
+        };
+        if !self.runs(host) {
+            return;
+        }
+        let (remote, join) = (agent.remote(), agent.join());
+        self.hosts[host].agents.insert(id, no);
+        self.with_node(host, |node, now| {
+            node.agent_connected(id, remote, now);
+            node.agent_message(id, join, now);
+        });
     }
 
     pub(super) fn reconnect(&mut self, no: AgentNo, after: Duration) {
@@ -96,15 +166,16 @@ impl Sim {
     pub(super) fn say(&mut self, no: AgentNo, message: Option<AgentMessage>) {
         let agent = &self.agents[no.0];
         let Some((host, _)) = agent.connection else { return };
-        let delay = self.network.delay(agent.cluster, self.hosts[host].cluster);
-        let generation = agent.generation;
+        let way = self.network.delay(agent.cluster, self.hosts[host].cluster, self.now);
+        let Some(delay) = way else { return };
+        let (generation, message) = (agent.generation, message.map(Box::new));
         self.push(delay, Event::FromAgent { agent: no, generation, message });
     }
 
     pub(super) fn agent_says(
         &mut self,
         no: AgentNo,
-        generation: u64,
+        generation: u32,
         message: Option<AgentMessage>,
     ) {
         let agent = &self.agents[no.0];
@@ -120,24 +191,58 @@ impl Sim {
         }
     }
 
-    /// A keep-alive; or, where the JAP died and routing moved the agent's packets to another proxy,
-    /// that one's stateless reset, upon which the agent joins anew.
-    pub(super) fn agent_tick(&mut self, no: AgentNo, generation: u64) {
+    pub(super) fn tell_agent(&mut self, n: HostNo, id: AgentId, message: JapMessage) {
+        let Some(&agent) = self.hosts[n].agents.get(&id) else { return };
+        let who = &self.agents[agent.0];
+        let way = self.network.delay(self.hosts[n].cluster, who.cluster, self.now);
+        let Some(delay) = way else { return };
+        let (generation, message) = (who.generation, Box::new(message));
+        self.push(delay, Event::ToAgent { agent, generation, message });
+    }
+
+    pub(super) fn agent_hears(&mut self, no: AgentNo, generation: u32, message: &JapMessage) {
+        let now = self.now;
+        let who = &mut self.agents[no.0];
+        if !who.runs || who.generation != generation {
+            return;
+        }
+        who.heard = now;
+        if let Some(answer) = who.hear(message) {
+            self.say(no, Some(answer));
+        }
+    }
+
+    /// A keep-alive goes where routing leads: to the JAP; or to another proxy, which knows the
+    /// connection's reset token, and upon whose stateless reset the agent joins anew; or nowhere.
+    pub(super) fn agent_tick(&mut self, no: AgentNo, generation: u32) {
+        let now = self.now;
         let agent = &mut self.agents[no.0];
         if !agent.runs || agent.generation != generation {
             return;
         }
         let Some((host, id)) = agent.connection else { return };
-        let (mut wait, keep_alive) = (agent.keep_alive, agent.keep_alive());
-        let host = &self.hosts[host];
-        if host.agents.contains_key(&id) {
-            self.say(no, Some(keep_alive));
-        } else if host.announced || self.now - host.died >= ROUTING {
-            self.reconnect(no, Duration::from_millis(1));
+        let keep_alive = agent.keep_alive;
+        if now - agent.heard > keep_alive * UNANSWERED {
+            self.reconnect(no, Duration::ZERO);
             return;
-        } else {
-            wait = ROUTING;
         }
+        let cluster = agent.cluster;
+        let reached = self.catchment(cluster, no.0).and_then(|n| {
+            let delay = self.network.delay(cluster, self.hosts[n].cluster, now)?;
+            self.runs(n).then_some((n, delay))
+        });
+        let wait = match reached {
+            Some((n, _)) if n == host && self.hosts[host].agents.contains_key(&id) => {
+                let beat = self.agents[no.0].keep_alive();
+                self.say(no, Some(beat));
+                keep_alive
+            }
+            Some((n, delay)) if !self.is_paused(n) => {
+                self.reconnect(no, delay * 2);
+                return;
+            }
+            _ => ROUTING.min(keep_alive),
+        };
         self.push(wait, Event::AgentTick { agent: no, generation });
     }
 }

@@ -1,65 +1,79 @@
-//! The driver: a queue of events, and the hosts that they happen to.
+//! The driver: the clock, and the hosts that events happen to.
 
 mod agents;
+mod event;
+mod faults;
+mod host;
 mod packets;
 mod proxies;
+mod send;
 
-use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use pias_overlay::{AgentId, Delivery, Effect, Node, Policy};
-use pias_protocol::{
-    agent::{AgentMessage, JapMessage},
-    forwarding::ForwardingEvent,
-    ids::ProxyId,
-    overlay::OverlayMessage,
-    time::Time,
+use pias_overlay::{AgentId, Effect, Node, Policy};
+use pias_protocol::time::Time;
+
+use self::{
+    event::Event,
+    host::{Host, Running},
 };
-
+pub use self::{faults::GRACE, host::HostNo};
 use crate::{
-    agent::{Agent, AgentNo},
-    datapath::{Arrival, Datapath, Outcome, Packet},
+    agent::Agent,
+    beliefs::Beliefs,
+    datapath::Outcome,
+    ids::Ids,
+    limits::MAX_INBOX,
     network::Network,
+    queue::Queue,
+    tally::Tally,
     topology::Topology,
+    trace::{Keep, Trace},
 };
 
-/// What is to happen.
-#[derive(Debug)]
-enum Event {
-    Timeout { host: usize, generation: u64 },
-    Message { host: usize, from: ProxyId, message: OverlayMessage },
-    Packet { host: usize, packet: Packet, arrival: Arrival },
-    Forwarding { host: usize, epoch: u64, event: ForwardingEvent },
-    FromAgent { agent: AgentNo, generation: u64, message: Option<AgentMessage> },
-    ToAgent { agent: AgentNo, generation: u64, message: JapMessage },
-    AgentTick { agent: AgentNo, generation: u64 },
-    Reconnect { agent: AgentNo, generation: u64 },
-    Unpark { host: usize, epoch: u64 },
+/// What a simulation begins with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Where the proxies stand.
+    pub topology: Topology,
+    /// What all chance comes from.
+    pub seed: u64,
+    /// The policies of groups.
+    pub policies: BTreeMap<SocketAddr, Policy>,
+    /// How much of the run is kept for people.
+    pub keep: Keep,
+    /// Whether octets are counted: see [`Tally`].
+    pub count_octets: bool,
 }
 
-/// A proxy.
-#[derive(Debug)]
-struct Host {
-    name: String,
-    cluster: usize,
-    /// `None` while it is dead.
-    node: Option<(Node, Datapath)>,
-    /// Counts starts: what was meant for a former life is void.
-    epoch: u64,
-    announced: bool,
-    died: Time,
-    paused_until: Time,
-    timeout: (Option<Time>, u64),
-    agents: BTreeMap<AgentId, AgentNo>,
+impl Setup {
+    /// The usual: all is kept, no policies.
+    #[must_use]
+    pub const fn new(topology: Topology, seed: u64) -> Self {
+        let policies = BTreeMap::new();
+        Self { topology, seed, policies, keep: Keep::All, count_octets: false }
+    }
+
+    /// Starts all proxies at time 0; they find each other through their seeds.
+    #[must_use]
+    pub fn start(self) -> Sim {
+        let mut sim = Sim::of(self);
+        for host in 0..sim.hosts.len() {
+            sim.boot(host);
+        }
+        sim
+    }
 }
 
 /// A simulation.
 #[derive(Debug)]
 pub struct Sim {
     now: Time,
-    queue: BTreeMap<(Time, u64), Event>,
-    pushed: u64,
+    queue: Queue<Event>,
     hosts: Vec<Host>,
-    ids: BTreeMap<ProxyId, usize>,
+    ids: Ids,
+    /// The first host of each cluster, and one beyond the last.
+    first: Vec<usize>,
     agents: Vec<Agent>,
     outcomes: Vec<Outcome>,
     topology: Topology,
@@ -68,14 +82,16 @@ pub struct Sim {
     policies: BTreeMap<SocketAddr, Policy>,
     seed: u64,
     last_agent: u64,
-    trace: Option<String>,
+    trace: Trace,
+    beliefs: Beliefs,
+    tally: Tally,
 }
 
 impl Sim {
-    /// All proxies of the topology, started within the first 100 ms.
+    /// All proxies of the topology, started at once.
     #[must_use]
     pub fn new(topology: Topology, seed: u64) -> Self {
-        Self::with_policies(topology, seed, BTreeMap::new())
+        Setup::new(topology, seed).start()
     }
 
     /// As [`Sim::new`], with policies of groups.
@@ -85,26 +101,29 @@ impl Sim {
         seed: u64,
         policies: BTreeMap<SocketAddr, Policy>,
     ) -> Self {
-        let mut hosts = Vec::new();
+        Setup { policies, ..Setup::new(topology, seed) }.start()
+    }
+
+    /// Nothing runs yet.
+    fn of(setup: Setup) -> Self {
+        let Setup { topology, seed, policies, keep, count_octets } = setup;
+        let (mut hosts, mut first) = (Vec::new(), Vec::new());
         for (cluster, pop) in topology.clusters.iter().enumerate() {
-            hosts.extend((1..=pop.proxies).map(|n| Host {
-                name: format!("{}{n}", pop.name),
-                cluster,
-                node: None,
-                epoch: 0,
-                announced: false,
-                died: Time::ZERO,
-                paused_until: Time::ZERO,
-                timeout: (None, 0),
-                agents: BTreeMap::new(),
-            }));
+            first.push(hosts.len());
+            let name = |n| format!("{}{n}", pop.name);
+            hosts.extend((1..=pop.proxies).map(|n| Host::new(name(n), cluster)));
         }
-        let mut sim = Self {
+        first.push(hosts.len());
+        let mut trace = Trace::default();
+        trace.keep(keep);
+        Self {
             now: Time::ZERO,
-            queue: BTreeMap::new(),
-            pushed: 0,
-            ids: hosts.iter().enumerate().map(|(n, h)| (ProxyId::of(&h.name), n)).collect(),
+            queue: Queue::default(),
+            ids: Ids::new(hosts.iter().map(|host| &host.name)),
+            beliefs: Beliefs::new(hosts.len()),
+            tally: Tally::new(hosts.len(), count_octets),
             hosts,
+            first,
             agents: Vec::new(),
             outcomes: Vec::new(),
             network: Network::new(&topology, seed),
@@ -112,18 +131,44 @@ impl Sim {
             policies,
             seed,
             last_agent: 0,
-            trace: Some(String::new()),
-        };
-        for host in 0..sim.hosts.len() {
-            sim.boot(host);
+            trace,
         }
-        sim
     }
 
     /// The time.
     #[must_use]
     pub const fn now(&self) -> Time {
         self.now
+    }
+
+    /// How many events wait.
+    #[must_use]
+    pub const fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Where the proxies stand.
+    #[must_use]
+    pub const fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Who takes whom for gone, as the nodes said themselves.
+    #[must_use]
+    pub const fn beliefs(&self) -> &Beliefs {
+        &self.beliefs
+    }
+
+    /// Forgets what [`Sim::beliefs`] and [`Sim::tally`] counted up to now.
+    pub fn count_anew(&mut self) {
+        self.beliefs.count_anew();
+        self.tally = Tally::new(self.hosts.len(), self.tally.counts_octets());
     }
 
     /// Lets time pass.
@@ -134,7 +179,8 @@ impl Sim {
     }
 
     /// Lets time pass until a condition holds. How long that took, or `None` if it did not within
-    /// `at_most`.
+    /// `at_most`. The condition is looked at after every event: for costly ones there is
+    /// [`Sim::until_every`].
     pub fn until(
         &mut self,
         at_most: Duration,
@@ -150,186 +196,237 @@ impl Sim {
         Some(self.now - start)
     }
 
+    /// As [`Sim::until`], looking only every `step`.
+    pub fn until_every(
+        &mut self,
+        step: Duration,
+        at_most: Duration,
+        mut holds: impl FnMut(&Self) -> bool,
+    ) -> Option<Duration> {
+        let start = self.now;
+        while !holds(self) {
+            if self.now - start >= at_most {
+                return None;
+            }
+            self.run_for(step);
+        }
+        Some(self.now - start)
+    }
+
+    /// What happened, line by line: empty unless all is kept.
+    #[must_use]
+    pub fn trace(&self) -> &str {
+        self.trace.text()
+    }
+
+    /// The last lines of what happened, where [`Keep::Tail`] was chosen.
+    pub fn tail(&self) -> impl Iterator<Item = &str> {
+        self.trace.tail()
+    }
+
+    /// A hash of what happened: every line, whether the lines are kept or not (but not with
+    /// [`Keep::Nothing`]).
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.trace.digest()
+    }
+
+    /// Keeps no trace: large runs need the time.
+    pub fn without_trace(&mut self) {
+        self.trace.keep(Keep::Nothing);
+    }
+
+    /// Adds a line to the trace.
+    pub fn note(&mut self, line: std::fmt::Arguments<'_>) {
+        self.trace.note(self.now, line);
+    }
+
+    fn push(&mut self, after: Duration, event: Event) {
+        self.queue.push(self.now + after, event);
+    }
+
     /// The next event up to `end`, if there is one.
     fn step(&mut self, end: Time) -> bool {
-        match self.queue.first_key_value() {
-            Some((&(at, _), _)) if at <= end => {}
-            _ => return false,
-        }
-        if let Some(((at, _), event)) = self.queue.pop_first() {
-            self.now = at;
-            self.happen(event);
+        let Some((at, event)) = self.queue.pop(end) else { return false };
+        // A queue's past cannot be changed: what was pushed for an earlier time happens now.
+        self.now = at.max(self.now);
+        self.tally.events += 1;
+        match self.concerned(&event) {
+            Some(host) if self.waits(host) => self.put_in_inbox(host, event),
+            Some(host) => {
+                self.happen(event);
+                self.hosts[host].worked(self.now);
+            }
+            None => self.happen(event),
         }
         true
     }
 
-    /// What happened, line by line.
-    #[must_use]
-    pub fn trace(&self) -> &str {
-        self.trace.as_deref().unwrap_or_default()
-    }
-
-    /// Keeps no trace: large runs need the memory.
-    pub fn without_trace(&mut self) {
-        self.trace = None;
-    }
-
-    fn push(&mut self, after: Duration, event: Event) {
-        self.push_at(self.now + after, event);
-    }
-
-    fn push_at(&mut self, at: Time, event: Event) {
-        self.pushed += 1;
-        self.queue.insert((at, self.pushed), event);
-    }
-
-    fn note(&mut self, line: std::fmt::Arguments<'_>) {
-        if let Some(trace) = &mut self.trace {
-            // Writing to a String cannot fail.
-            let _ = writeln!(trace, "{} {line}", self.now);
-        }
-    }
-
-    /// A paused process does nothing: what happens to it happens when it goes on.
-    fn postponed(&self, event: &Event) -> Option<Time> {
-        let host = match event {
-            Event::Timeout { host, .. }
+    /// The host whose process an event needs.
+    fn concerned(&self, event: &Event) -> Option<usize> {
+        match event {
+            Event::Timeout { host }
             | Event::Message { host, .. }
             | Event::Packet { host, .. }
             | Event::Forwarding { host, .. }
-            | Event::Unpark { host, .. } => *host,
-            Event::FromAgent { agent, .. } => self.agents[agent.0].connection?.0,
-            Event::ToAgent { .. } | Event::AgentTick { .. } | Event::Reconnect { .. } => {
-                return None;
+            | Event::Unpark { host, .. } => Some(*host as usize),
+            Event::Opened { agent, .. } | Event::FromAgent { agent, .. } => {
+                self.agents[agent.0].connection.map(|(host, _)| host)
             }
-        };
-        let until = self.hosts[host].paused_until;
-        (until > self.now).then_some(until)
+            Event::ToAgent { .. }
+            | Event::AgentTick { .. }
+            | Event::Reconnect { .. }
+            | Event::Wake { .. }
+            | Event::Route { .. } => None,
+        }
+    }
+
+    /// Whether a host's process does not get to anything now.
+    fn waits(&self, host: usize) -> bool {
+        let host = &self.hosts[host];
+        host.free_at() > self.now || !host.inbox.is_empty()
+    }
+
+    /// A paused or busy process does nothing: what happens to it happens when it goes on.
+    fn put_in_inbox(&mut self, n: usize, event: Event) {
+        let host = &mut self.hosts[n];
+        if host.inbox.len() >= MAX_INBOX && event.may_be_lost() {
+            self.tally.inbox_full += 1;
+            return;
+        }
+        host.inbox.push_back(event);
+        self.wake_later(n);
+    }
+
+    fn wake_later(&mut self, n: usize) {
+        let host = &mut self.hosts[n];
+        if !std::mem::replace(&mut host.waking, true) {
+            let at = host.free_at();
+            self.queue.push(at, Event::Wake { host: n as u32 });
+        }
+    }
+
+    /// A host's process goes on.
+    fn wake(&mut self, n: usize) {
+        self.hosts[n].waking = false;
+        while self.hosts[n].free_at() <= self.now
+            && let Some(event) = self.hosts[n].inbox.pop_front()
+        {
+            self.happen(event);
+            self.hosts[n].worked(self.now);
+        }
+        if !self.hosts[n].inbox.is_empty() {
+            self.wake_later(n);
+        }
     }
 
     fn happen(&mut self, event: Event) {
-        if let Some(until) = self.postponed(&event) {
-            self.push_at(until, event);
-            return;
-        }
         match event {
-            Event::Timeout { host, generation } => {
-                if self.hosts[host].timeout.1 == generation {
-                    self.hosts[host].timeout.0 = None;
-                    self.with_node(host, Node::handle_timeout);
+            Event::Timeout { host } => self.timeout(host as usize),
+            Event::Message { host, from, life, message } => {
+                self.arrive(host as usize, from as usize, life, message);
+            }
+            Event::Packet { host, packet, arrival } => {
+                self.packet(host as usize, *packet, arrival);
+            }
+            Event::Forwarding { host, life, event } => {
+                if self.hosts[host as usize].life == life {
+                    self.with_node(host as usize, |node, now| node.handle_event(*event, now));
                 }
             }
-            Event::Message { host, from, message } => {
-                self.with_node(host, |node, now| node.handle_message(from, message, now));
-            }
-            Event::Packet { host, packet, arrival } => self.packet(host, packet, arrival),
-            Event::Forwarding { host, epoch, event } => {
-                if self.hosts[host].epoch == epoch {
-                    self.with_node(host, |node, now| node.handle_event(event, now));
-                }
-            }
+            Event::Unpark { host, life } => self.unpark(host as usize, life),
+            Event::Opened { agent, generation } => self.opened(agent, generation),
             Event::FromAgent { agent, generation, message } => {
-                self.agent_says(agent, generation, message);
+                self.agent_says(agent, generation, message.map(|message| *message));
             }
             Event::ToAgent { agent, generation, message } => {
-                let who = &mut self.agents[agent.0];
-                if who.runs
-                    && who.generation == generation
-                    && let Some(answer) = who.hear(&message)
-                {
-                    self.say(agent, Some(answer));
-                }
+                self.agent_hears(agent, generation, &message);
             }
             Event::AgentTick { agent, generation } => self.agent_tick(agent, generation),
             Event::Reconnect { agent, generation } => self.connect(agent, generation),
-            Event::Unpark { host, epoch } => {
-                let now = self.now;
-                if self.hosts[host].epoch == epoch
-                    && let Some((_, datapath)) = &mut self.hosts[host].node
-                {
-                    let actions = datapath.expire(now);
-                    self.act(host, actions);
-                }
-            }
+            Event::Wake { host } => self.wake(host as usize),
+            Event::Route { host } => self.hosts[host as usize].follow(),
         }
     }
 
-    fn with_node(&mut self, host: usize, act: impl FnOnce(&mut Node, Time)) {
-        let now = self.now;
-        if let Some((node, _)) = &mut self.hosts[host].node {
-            act(node, now);
-            self.pump(host);
+    /// A host's timer. It may have been set to a later time meanwhile.
+    fn timeout(&mut self, n: usize) {
+        let host = &mut self.hosts[n];
+        if host.armed.is_none_or(|armed| armed > self.now) {
+            return;
+        }
+        host.armed = None;
+        if host.wanted.is_some_and(|wanted| wanted <= host.local(self.now)) {
+            self.with_node(n, Node::handle_timeout);
+        } else {
+            self.arm(n);
+        }
+    }
+
+    /// Sets a host's timer, unless it rings early enough anyway.
+    fn arm(&mut self, n: usize) {
+        let host = &mut self.hosts[n];
+        let Some(wanted) = host.wanted else { return };
+        let at = host.global(wanted).max(self.now);
+        if host.armed.is_none_or(|armed| at < armed) {
+            host.armed = Some(at);
+            self.queue.push(at, Event::Timeout { host: n as u32 });
+        }
+    }
+
+    /// Lets a running node do something, and does what it wishes.
+    fn with_node(&mut self, n: usize, act: impl FnOnce(&mut Node, Time)) {
+        let host = &mut self.hosts[n];
+        let now = host.local(self.now);
+        if let Some(running) = &mut host.running {
+            act(&mut running.node, now);
+            self.pump(n);
         }
     }
 
     /// Does what a node wishes, and sets its timer.
-    fn pump(&mut self, host: usize) {
-        while let Some((node, _)) = &mut self.hosts[host].node
-            && let Some(effect) = node.poll_effect()
+    fn pump(&mut self, n: usize) {
+        while let Some(running) = &mut self.hosts[n].running
+            && let Some(effect) = running.node.poll_effect()
         {
-            self.effect(host, effect);
+            self.effect(n, effect);
         }
-        let Some((node, _)) = &self.hosts[host].node else { return };
-        let wanted = node.next_timeout().map(|deadline| deadline.at.max(self.now));
-        let (set, generation) = self.hosts[host].timeout;
-        if wanted != set {
-            let generation = generation + 1;
-            self.hosts[host].timeout = (wanted, generation);
-            if let Some(at) = wanted {
-                self.push_at(at, Event::Timeout { host, generation });
-            }
-        }
+        let host = &mut self.hosts[n];
+        let Some(running) = &host.running else { return };
+        host.wanted = running.node.next_timeout().map(|deadline| deadline.at);
+        self.arm(n);
     }
 
-    fn effect(&mut self, host: usize, effect: Effect) {
+    fn effect(&mut self, n: usize, effect: Effect) {
         match effect {
-            Effect::Send { to, delivery, message, .. } => self.message(host, to, delivery, message),
+            Effect::Send { to, delivery, message, .. } => self.message(n, to, delivery, message),
             Effect::Forward(update) => {
-                let now = self.now;
-                if let Some((_, datapath)) = &mut self.hosts[host].node {
-                    let actions = datapath.apply(update, now);
-                    self.act(host, actions);
+                let host = &mut self.hosts[n];
+                let now = host.local(self.now);
+                if let Some(Running { datapath, .. }) = host.running.as_deref_mut() {
+                    let actions = datapath.apply(update, &self.ids, now);
+                    self.act(n, actions);
                 }
             }
-            Effect::Agent { agent, message } => {
-                if let Some(&agent) = self.hosts[host].agents.get(&agent) {
-                    let who = &self.agents[agent.0];
-                    let generation = who.generation;
-                    let delay = self.network.delay(self.hosts[host].cluster, who.cluster);
-                    self.push(delay, Event::ToAgent { agent, generation, message });
-                }
-            }
-            Effect::CloseAgent { agent, .. } => {
-                if let Some(agent) = self.hosts[host].agents.remove(&agent) {
-                    self.reconnect(agent, Duration::from_millis(1));
-                }
-            }
+            Effect::Agent { agent, message } => self.tell_agent(n, agent, message),
+            Effect::CloseAgent { agent, .. } => self.close_agent(n, agent),
             Effect::Announce(ready) => {
-                self.hosts[host].announced = ready;
-                let name = self.hosts[host].name.clone();
-                self.note(format_args!("{name} announces: {ready}"));
+                self.announce(n, ready);
+                let Self { hosts, trace, now, .. } = self;
+                trace.note(*now, format_args!("{} announces: {ready}", hosts[n].name));
             }
             Effect::Notice(notice) => {
-                let name = self.hosts[host].name.clone();
-                self.note(format_args!("{name}: {notice}"));
+                let innocent = |subject: usize| self.hosts[subject].innocent(self.now);
+                self.beliefs.hear(n, &notice, self.now, &self.ids, innocent);
+                let Self { hosts, trace, now, .. } = self;
+                trace.note(*now, format_args!("{}: {notice}", hosts[n].name));
             }
         }
     }
 
-    fn message(&mut self, host: usize, to: ProxyId, delivery: Delivery, message: OverlayMessage) {
-        let Some(&peer) = self.ids.get(&to) else { return };
-        let (here, there) = (self.hosts[host].cluster, self.hosts[peer].cluster);
-        let at = match delivery {
-            Delivery::Datagram => self.network.packet(here, there, self.now),
-            Delivery::Stream => self.network.stream((host, peer), here, there, self.now),
-        };
-        if delivery == Delivery::Stream && self.trace.is_some() {
-            let (from, to) = (self.hosts[host].name.clone(), self.hosts[peer].name.clone());
-            self.note(format_args!("{from} to {to}: {message:?}"));
-        }
-        if let Some(at) = at {
-            let from = ProxyId::of(&self.hosts[host].name);
-            self.push_at(at, Event::Message { host: peer, from, message });
+    fn close_agent(&mut self, n: usize, agent: AgentId) {
+        if let Some(agent) = self.hosts[n].agents.remove(&agent) {
+            self.reconnect(agent, Duration::from_millis(1));
         }
     }
 }

@@ -9,9 +9,9 @@ use pias_protocol::{
     ids::{ProxyId, TargetId},
 };
 
-use super::{Event, Sim};
+use super::{Sim, event::Event, host::HostNo};
 use crate::{
-    agent::Service,
+    agent::{Agent, Service},
     datapath::{Action, Arrival, Outcome, PARKED, Packet},
 };
 
@@ -21,14 +21,36 @@ impl Sim {
     /// # Panics
     /// If `group` is no group.
     pub fn send(&mut self, ingress: &str, client: u16, group: &str) -> usize {
-        let group: GroupKey = group.parse().expect("a group, as in 203.0.113.10:53/udp");
+        let host = self.host(ingress);
+        let group = group.parse().expect("a group, as in 203.0.113.10:53/udp");
+        self.enter(host, client, group, Duration::ZERO)
+    }
+
+    /// A packet of a client near `cluster`, which enters where routing leads it. Its number, and
+    /// the ingress; `None` where routing leads nowhere.
+    ///
+    /// # Panics
+    /// If `group` is no group.
+    pub fn send_from(
+        &mut self,
+        cluster: usize,
+        client: u16,
+        group: &str,
+    ) -> Option<(usize, HostNo)> {
+        let host = self.catchment(cluster, usize::from(client))?;
+        let delay = self.network.delay(cluster, self.hosts[host].cluster, self.now)?;
+        let group = group.parse().expect("a group, as in 203.0.113.10:53/udp");
+        Some((self.enter(host, client, group, delay), host))
+    }
+
+    fn enter(&mut self, host: HostNo, client: u16, group: GroupKey, after: Duration) -> usize {
         let no = self.outcomes.len();
         let client = SocketAddr::from(([198, 18, 0, 1], client));
         let flow = FlowKey { client, group }.hash();
-        let packet = Packet { no, flow, group, ingress: ProxyId::of(ingress), path: Vec::new() };
+        let packet = Packet { no, flow, group, ingress: self.hosts[host].id, path: Vec::new() };
         self.outcomes.push(Outcome::Travels);
-        let host = self.host(ingress);
-        self.push(Duration::ZERO, Event::Packet { host, packet, arrival: Arrival::Client });
+        let (host, packet, arrival) = (host as u32, Box::new(packet), Arrival::Client);
+        self.push(after, Event::Packet { host, packet, arrival });
         no
     }
 
@@ -45,25 +67,36 @@ impl Sim {
         self.outcomes[no].clone()
     }
 
-    pub(super) fn packet(&mut self, host: usize, mut packet: Packet, arrival: Arrival) {
-        let now = self.now;
+    pub(super) fn packet(&mut self, host: HostNo, mut packet: Packet, arrival: Arrival) {
+        let now = self.hosts[host].local(self.now);
         let name = self.hosts[host].name.clone();
         packet.path.push(name);
-        let Some((_, datapath)) = &mut self.hosts[host].node else {
+        let Some(running) = &mut self.hosts[host].running else {
             self.end(packet.no, Outcome::Lost { path: packet.path });
             return;
         };
-        let actions = datapath.arrive(packet, arrival, now);
+        let actions = running.datapath.arrive(packet, arrival, &self.ids, now);
         self.act(host, actions);
     }
 
-    pub(super) fn act(&mut self, host: usize, actions: Vec<Action>) {
-        let epoch = self.hosts[host].epoch;
+    /// Drops what was parked for too long.
+    pub(super) fn unpark(&mut self, host: HostNo, life: u32) {
+        let now = self.hosts[host].local(self.now);
+        if self.hosts[host].life == life
+            && let Some(running) = &mut self.hosts[host].running
+        {
+            let actions = running.datapath.expire(now);
+            self.act(host, actions);
+        }
+    }
+
+    pub(super) fn act(&mut self, host: HostNo, actions: Vec<Action>) {
+        let life = self.hosts[host].life;
         for action in actions {
             match action {
                 Action::Event(event) => {
-                    self.push(PARKED, Event::Unpark { host, epoch });
-                    self.push(Duration::ZERO, Event::Forwarding { host, epoch, event });
+                    self.push(PARKED, Event::Unpark { host: host as u32, life });
+                    self.tell_overlay(host, Duration::ZERO, event);
                 }
                 Action::Tunnel { to, packet, arrival } => self.tunnel(host, to, packet, arrival),
                 Action::Deliver { target, address, packet } => {
@@ -78,18 +111,28 @@ impl Sim {
         }
     }
 
-    fn tunnel(&mut self, host: usize, to: ProxyId, packet: Packet, arrival: Arrival) {
-        let arrives = self.ids.get(&to).copied().and_then(|peer| {
+    fn tell_overlay(&mut self, host: HostNo, after: Duration, event: ForwardingEvent) {
+        let (life, event) = (self.hosts[host].life, Box::new(event));
+        self.push(after, Event::Forwarding { host: host as u32, life, event });
+    }
+
+    fn tunnel(&mut self, host: HostNo, to: ProxyId, packet: Packet, arrival: Arrival) {
+        let arrives = self.ids.get(to).and_then(|peer| {
             let (here, there) = (self.hosts[host].cluster, self.hosts[peer].cluster);
-            Some((peer, self.network.packet(here, there, self.now)?))
+            // A duplicate of a client's packet would tell nothing: the first copy decides.
+            let [first, again] = self.network.datagram(here, there, self.now);
+            Some((peer as u32, first.or(again)?))
         });
         match arrives {
-            Some((peer, at)) => self.push_at(at, Event::Packet { host: peer, packet, arrival }),
+            Some((host, at)) => {
+                let packet = Box::new(packet);
+                self.queue.push(at, Event::Packet { host, packet, arrival });
+            }
             None => self.end(packet.no, Outcome::Lost { path: packet.path }),
         }
     }
 
-    fn deliver(&mut self, host: usize, target: TargetId, address: SocketAddr, packet: Packet) {
+    fn deliver(&mut self, host: HostNo, target: TargetId, address: SocketAddr, packet: Packet) {
         let path = packet.path;
         let event = match self.service(address) {
             Service::Serves => {
@@ -102,31 +145,29 @@ impl Sim {
             }
             Service::Silent => {
                 self.end(packet.no, Outcome::Lost { path });
-                let node = self.hosts[host].node.as_mut();
-                node.and_then(|(_, datapath)| datapath.unanswered(target))
+                let running = self.hosts[host].running.as_mut();
+                running.and_then(|running| running.datapath.unanswered(target))
             }
         };
         if let Some(event) = event {
-            let epoch = self.hosts[host].epoch;
-            self.push(Duration::from_millis(1), Event::Forwarding { host, epoch, event });
+            self.tell_overlay(host, Duration::from_millis(1), event);
         }
     }
 
-    fn probe(&mut self, host: usize, target: TargetId) {
-        let node = self.hosts[host].node.as_ref();
-        let Some(address) = node.and_then(|(_, datapath)| datapath.target(target)) else { return };
+    fn probe(&mut self, host: HostNo, target: TargetId) {
+        let running = self.hosts[host].running.as_ref();
+        let address = running.and_then(|running| running.datapath.target(target));
+        let Some(address) = address else { return };
         let (outcome, after) = match self.service(address) {
             Service::Serves => (ProbeOutcome::Answered, Duration::from_millis(1)),
             Service::Refuses => (ProbeOutcome::Refused, Duration::from_millis(1)),
             Service::Silent => (ProbeOutcome::Silent, Duration::from_secs(1)),
         };
-        let epoch = self.hosts[host].epoch;
-        let event = ForwardingEvent::ProbeDone { target, outcome };
-        self.push(after, Event::Forwarding { host, epoch, event });
+        self.tell_overlay(host, after, ForwardingEvent::ProbeDone { target, outcome });
     }
 
     fn service(&self, target: SocketAddr) -> Service {
-        let agent = self.agents.iter().find(|agent| agent.target == target);
+        let agent = Agent::at(target).and_then(|no| self.agents.get(no));
         agent.map_or(Service::Silent, |agent| agent.service)
     }
 

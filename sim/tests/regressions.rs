@@ -1,0 +1,18 @@
+//! Seeds of `pias-sim check` that failed once. Each is named after what was wrong.
+
+use pias_sim::{
+    Keep,
+    check::{Plan, run},
+};
+
+fn holds(seed: u64) {
+    let report = run(&Plan { seed, proxies: 20, keep: Keep::Tail });
+    let broken = report.broken.map(|broken| broken.to_string());
+    assert!(broken.is_none(), "{}\nseed {seed}: {}", report.trace, broken.unwrap_or_default());
+}
+
+/// Who believed it dead forgot what it had told it, and did not tell it that the last target left.
+#[test]
+fn a_rap_that_was_silent_for_a_while_learns_what_ended_meanwhile() {
+    holds(6);
+}
