@@ -54,11 +54,12 @@ reasons! {
     ParkingFull => "parking_full",
     /// The overlay gave no verdict in time.
     ParkedExpired => "parked_expired",
-    /// No NAT address of the packet's family is configured.
+    /// No NAT address of the packet's family is configured (the client is told, rate limited).
     NoNatAddress => "no_nat_address",
-    /// No NAT port towards the target is free.
+    /// No NAT port towards the target is free (the client is told, rate limited).
     NatPortsExhausted => "nat_ports_exhausted",
-    /// The table of NAT flows is full of flows that may not be evicted.
+    /// The table of NAT flows is full of flows that may not be evicted (the client is told, rate
+    /// limited).
     NatTableFull => "nat_table_full",
     /// To a NAT address, of no known flow.
     UnknownFlow => "unknown_flow",

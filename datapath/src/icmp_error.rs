@@ -26,6 +26,8 @@ pub enum Problem {
     Port,
     /// The protocol is not served at all.
     Protocol,
+    /// No new flow is let through (RFC 5508 REQ-8).
+    Prohibited,
     /// The TTL or hop limit is used up.
     TimeExceeded,
     /// The packet must not be fragmented, and only packets of this many octets pass.
@@ -57,10 +59,12 @@ fn header_of(ip: &Ip, packet: &[u8], problem: Problem) -> [u8; HEADER] {
     let (kind, code) = match (ip.is_v6(), problem) {
         (false, Problem::Port) => (V4_UNREACHABLE, V4_PORT),
         (false, Problem::Protocol) => (V4_UNREACHABLE, V4_PROTOCOL),
+        (false, Problem::Prohibited) => (V4_UNREACHABLE, V4_PROHIBITED),
         (false, Problem::TimeExceeded) => (V4_TIME_EXCEEDED, 0),
         (false, Problem::TooBig(_)) => (V4_UNREACHABLE, V4_FRAGMENTATION_NEEDED),
         (true, Problem::Port) => (V6_UNREACHABLE, V6_PORT),
         (true, Problem::Protocol) => (V6_PARAMETER, V6_NEXT_HEADER),
+        (true, Problem::Prohibited) => (V6_UNREACHABLE, V6_PROHIBITED),
         (true, Problem::TimeExceeded) => (V6_TIME_EXCEEDED, 0),
         (true, Problem::TooBig(_)) => (V6_TOO_BIG, 0),
     };

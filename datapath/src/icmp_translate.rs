@@ -19,7 +19,8 @@ use crate::{
     wire::{build, embedded::Embedded, icmp, ip::Ip, ipv4, set_word, word},
 };
 
-/// The packet that an ICMP error is about, if the error is whole and its checksum right.
+/// The packet that an ICMP error is about, if the error is whole, its checksum right, and it went to
+/// whoever that packet came from.
 ///
 /// # Errors
 /// [`DropReason::IcmpTruncated`], [`DropReason::IcmpUnrelated`] or [`DropReason::Malformed`].
@@ -33,7 +34,11 @@ pub fn subject(bytes: &[u8], ip: &Ip) -> Result<Embedded, DropReason> {
     }
     let inner = upper.get(icmp::HEADER..).ok_or(DropReason::IcmpTruncated)?;
     let embedded = Embedded::parse(inner)?;
-    if embedded.source.is_ipv6() == ip.is_v6() { Ok(embedded) } else { Err(DropReason::Malformed) }
+    if embedded.source.ip() == ip.destination {
+        Ok(embedded)
+    } else {
+        Err(DropReason::IcmpUnrelated)
+    }
 }
 
 /// Where a translated error goes, and what it is about from now on.

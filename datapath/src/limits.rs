@@ -11,7 +11,7 @@ pub struct Limits {
     /// embryonic or the longest idle one (`flow_evicted`); its flow is placed by hash again.
     pub ingress_flows: usize,
     /// Flows NATed at this proxy as a JAP. At the bound an idle UDP or closing TCP flow goes
-    /// (`flow_evicted`); where a sample finds none, the new flow is dropped (`nat_table_full`).
+    /// (`flow_evicted`); where a sample finds none, the new flow is turned away (`nat_table_full`).
     pub nat_flows: usize,
     /// Of these, UDP flows whose target has not answered, and TCP flows that were never established:
     /// a flood of forged SYNs, answered or not, evicts its own kind and never a flow that works.

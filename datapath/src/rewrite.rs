@@ -149,6 +149,14 @@ mod tests {
         }
     }
 
+    fn between(source: SocketAddr, destination: SocketAddr, tcp: bool, payload: &[u8]) -> Packet {
+        if tcp {
+            testing::tcp_between(source, destination, tcp::ACK, payload)
+        } else {
+            testing::udp_between(source, destination, payload)
+        }
+    }
+
     fn nat(packet: &mut Packet, source: SocketAddr, destination: SocketAddr) {
         let (ip, transport) = parts(packet);
         let checksum = packet.offload.checksum;
@@ -180,11 +188,7 @@ mod tests {
             tcp in any::<bool>(),
             payload in proptest::collection::vec(any::<u8>(), 0..80),
         ) {
-            let mut packet = if tcp {
-                testing::tcp_between(a, b, tcp::ACK, &payload)
-            } else {
-                testing::udp_between(a, b, &payload)
-            };
+            let mut packet = between(a, b, tcp, &payload);
             let before = packet.clone();
             nat(&mut packet, c, d);
             testing::assert_checksums(packet.bytes());
@@ -200,11 +204,7 @@ mod tests {
             tcp in any::<bool>(),
             payload in proptest::collection::vec(any::<u8>(), 0..80),
         ) {
-            let mut packet = if tcp {
-                testing::tcp_between(a, b, tcp::ACK, &payload)
-            } else {
-                testing::udp_between(a, b, &payload)
-            };
+            let mut packet = between(a, b, tcp, &payload);
             testing::make_partial(&mut packet);
             nat(&mut packet, c, d);
             checksum::complete(&mut packet);

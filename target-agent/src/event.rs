@@ -73,6 +73,13 @@ pub enum EventKind {
     Left,
 }
 
+impl EventKind {
+    /// A target came `up`, or went down because of `reason`.
+    pub(crate) fn target(up: bool, by: Observer, reason: String) -> Self {
+        if up { Self::TargetUp { by } } else { Self::TargetDown { by, reason } }
+    }
+}
+
 /// Who saw that a target went down or came up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observer {

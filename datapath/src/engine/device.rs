@@ -38,7 +38,7 @@ impl Device {
             .name(name)
             .mtu(DEVICE_MTU)
             .with(|builder| {
-                builder.offload(true).tx_queue_len(DEVICE_QUEUE);
+                builder.offload(true);
             })
             .enable(false)
             .build_sync()?;
@@ -51,6 +51,11 @@ impl Device {
             );
         }
         configure(&name);
+        // The kernel asks for privileges outside of a user namespace for this one: a lab that an
+        // ordinary user runs does without.
+        if let Err(error) = tun.set_tx_queue_len(DEVICE_QUEUE) {
+            warn!(device = name, %error, "the device's queue stays short: bursts may overrun it");
+        }
         tun.enabled(true)?;
         Ok(Self { tun, index, name })
     }

@@ -9,9 +9,8 @@ use pias_protocol::{
     time::Time,
 };
 
-use super::{Dice, Phase, expired, table_hash};
+use super::{Dice, Phase, Sweep, expired, table_hash};
 use crate::{
-    limits::{AGED_PER_TICK, EVICTION_SAMPLE},
     slots::{Handle, Slots},
     wire::tcp,
 };
@@ -59,7 +58,7 @@ pub struct IngressTable {
     limit: usize,
     seed: u64,
     dice: Dice,
-    cursor: usize,
+    sweep: Sweep,
 }
 
 impl IngressTable {
@@ -72,7 +71,7 @@ impl IngressTable {
             limit,
             seed,
             dice: Dice::new(seed),
-            cursor: 0,
+            sweep: Sweep::default(),
         }
     }
 
@@ -135,31 +134,19 @@ impl IngressTable {
     /// Of a few flows the one that will be missed least: closing or opening before others, then
     /// the longest idle.
     fn evict(&mut self, now: Time) {
-        let start = self.dice.below(self.flows.slots());
-        let victim = (0..EVICTION_SAMPLE)
-            .filter_map(|step| self.flows.at((start + step) % self.flows.slots().max(1)))
-            .map(|(_, flow)| flow)
-            .max_by_key(|flow| {
-                let transitory = matches!(flow.phase, Phase::Opening | Phase::Closing);
-                (transitory, now.since(flow.last))
-            })
-            .map(|flow| flow.key);
-        if let Some(key) = victim {
+        let victim = self.dice.sample(&self.flows).max_by_key(|(_, flow)| {
+            let transitory = matches!(flow.phase, Phase::Opening | Phase::Closing);
+            (transitory, now.since(flow.last))
+        });
+        if let Some((_, &Pinned { key, .. })) = victim {
             self.remove(&key);
         }
     }
 
     /// Forgets flows that have outlived their phase, a bounded number of slots at a time.
     pub fn age(&mut self, now: Time) {
-        let slots = self.flows.slots();
-        for _ in 0..AGED_PER_TICK.min(slots) {
-            self.cursor = (self.cursor + 1) % slots;
-            let old = self
-                .flows
-                .at(self.cursor)
-                .filter(|(_, flow)| expired(flow.phase, flow.last, now))
-                .map(|(_, flow)| flow.key);
-            if let Some(key) = old {
+        for old in self.sweep.next(&self.flows, |flow| expired(flow.phase, flow.last, now)) {
+            if let Some(&Pinned { key, .. }) = self.flows.get(old) {
                 self.remove(&key);
             }
         }

@@ -20,12 +20,10 @@ use pias_protocol::{
     time::Time,
 };
 
-use super::{Dice, Phase, expired, reverse_hash, table_hash};
+use super::{Dice, Phase, Sweep, expired, reverse_hash, table_hash};
 use crate::{
     drop_reason::DropReason,
-    limits::{
-        AGED_PER_TICK, EVICTION_SAMPLE, FLOW_PORTS, Limits, PORT_PROBES, PORT_REST, PORT_SAMPLE,
-    },
+    limits::{EVICTION_SAMPLE, FLOW_PORTS, Limits, PORT_PROBES, PORT_REST, PORT_SAMPLE},
     slots::{Handle, Slots},
     wire::tcp,
 };
@@ -81,7 +79,7 @@ impl Side {
 impl NatFlow {
     /// A segment of the client with these flags came.
     pub fn client_sent(&mut self, flags: u8, now: Time) {
-        self.last = now;
+        self.refresh(flags, now);
         self.client.hear(flags);
         // Only the third segment opens a flow: a forged SYN is answered with a SYN-ACK, too.
         if self.phase == Phase::Opening && self.answered && flags & tcp::SYN == 0 {
@@ -92,9 +90,16 @@ impl NatFlow {
 
     /// A segment of the target with these flags came.
     pub fn target_sent(&mut self, flags: u8, now: Time) {
-        self.last = now;
+        self.refresh(flags, now);
         self.server.hear(flags);
         self.advance();
+    }
+
+    /// RFC 7857 section 7.1: a reset that only answers the other side keeps nothing alive.
+    fn refresh(&mut self, flags: u8, now: Time) {
+        if self.phase != Phase::Closing || flags & tcp::RST == 0 {
+            self.last = now;
+        }
     }
 
     /// RFC 7857 section 2: a reset leads to the transitory timer, and a segment behind it, of the
@@ -150,7 +155,7 @@ pub struct NatTable {
     limits: Limits,
     seed: u64,
     dice: Dice,
-    cursor: usize,
+    sweep: Sweep,
     evicted: u64,
 }
 
@@ -166,7 +171,7 @@ impl NatTable {
             limits,
             seed,
             dice: Dice::new(!seed),
-            cursor: 0,
+            sweep: Sweep::default(),
             evicted: 0,
         }
     }
@@ -304,10 +309,8 @@ impl NatTable {
 
     /// Of a few flows the one that will be missed least; never an established TCP flow.
     fn expendable(&mut self, now: Time) -> Option<Handle> {
-        let slots = self.flows.slots().max(1);
-        let start = self.dice.below(slots);
-        (0..EVICTION_SAMPLE)
-            .filter_map(|step| self.flows.at((start + step) % slots))
+        self.dice
+            .sample(&self.flows)
             .filter_map(|(handle, flow)| Some((flow.expendable(now)?, handle)))
             .max_by_key(|&(missed, _)| missed)
             .map(|(_, handle)| handle)
@@ -375,17 +378,8 @@ impl NatTable {
 
     /// Ends flows that have outlived their phase, a bounded number of slots at a time.
     pub fn age(&mut self, now: Time) {
-        let slots = self.flows.slots();
-        for _ in 0..AGED_PER_TICK.min(slots) {
-            self.cursor = (self.cursor + 1) % slots;
-            let old = self
-                .flows
-                .at(self.cursor)
-                .filter(|(_, flow)| expired(flow.phase, flow.last, now))
-                .map(|(handle, _)| handle);
-            if let Some(handle) = old {
-                self.remove(handle);
-            }
+        for old in self.sweep.next(&self.flows, |flow| expired(flow.phase, flow.last, now)) {
+            self.remove(old);
         }
     }
 

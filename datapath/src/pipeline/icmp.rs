@@ -1,14 +1,10 @@
 //! ICMP errors on their way, in both directions.
 
 use pias_protocol::{
-    PIAS_PORT,
-    forwarding::ForwardingEvent,
-    group::{GroupKey, Protocol},
-    hash::FlowKey,
-    time::Time,
+    PIAS_PORT, forwarding::ForwardingEvent, group::Protocol, hash::FlowKey, time::Time,
 };
 
-use super::{Pipeline, Side, Verdict};
+use super::{Pipeline, Side, Verdict, ingress::flow_key};
 use crate::{
     classify::View,
     counters::Path,
@@ -44,9 +40,6 @@ impl Pipeline {
             Err(reason) => return self.drop_for(reason),
         };
         let (from, target) = (embedded.source, embedded.destination);
-        if from.ip() != view.ip.destination {
-            return self.drop_for(DropReason::IcmpUnrelated);
-        }
         let known = self.nat.reverse(embedded.protocol, target, from.port());
         let Some(&flow) = known.and_then(|handle| self.nat.get(handle)) else {
             return self.error_about_probe(packet, &view.ip, &embedded, message, side);
@@ -99,15 +92,10 @@ impl Pipeline {
             Err(reason) => return self.drop_for(reason),
         };
         let (anycast, client) = (embedded.source, embedded.destination);
-        if anycast.ip() != view.ip.destination {
-            return self.drop_for(DropReason::IcmpUnrelated);
-        }
         if anycast.port() == PIAS_PORT && embedded.protocol == Protocol::Udp {
             return self.error_about_agent(&embedded, message, now, side);
         }
-        let group =
-            GroupKey { address: anycast.ip(), port: anycast.port(), protocol: embedded.protocol };
-        let key = FlowKey { client, group };
+        let key = flow_key(embedded.protocol, client, anycast);
         let known = self.nat.forward(&key).and_then(|handle| self.nat.get(handle)).copied();
         match known {
             Some(flow) => self.error_to_target(packet, view, &embedded, &flow, arrival),

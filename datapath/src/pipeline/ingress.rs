@@ -1,9 +1,11 @@
 //! A client's packet that entered here.
 
+use std::net::SocketAddr;
+
 use pias_protocol::{
     forwarding::ForwardingEvent,
     geneve::{Flags, PiasOption},
-    group::GroupKey,
+    group::{GroupKey, Protocol},
     hash::{FlowHash, FlowKey},
     ids::ParkedId,
     time::Time,
@@ -42,14 +44,19 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(view: View, transport: Transport, arrival: Arrival) -> Self {
-        let group = GroupKey {
-            address: transport.destination.ip(),
-            port: transport.destination.port(),
-            protocol: transport.protocol,
-        };
-        let key = FlowKey { client: transport.source, group };
+        let key = flow_key(transport.protocol, transport.source, transport.destination);
         Self { view, transport, key, arrival }
     }
+}
+
+/// The flow of what `client` sends to `anycast`.
+pub(super) const fn flow_key(
+    protocol: Protocol,
+    client: SocketAddr,
+    anycast: SocketAddr,
+) -> FlowKey {
+    let group = GroupKey { address: anycast.ip(), port: anycast.port(), protocol };
+    FlowKey { client, group }
 }
 
 impl Pipeline {
@@ -221,14 +228,9 @@ impl Pipeline {
         let Ok(embedded) = Embedded::parse(packet.bytes()) else {
             return self.drop_for(DropReason::TunnelMalformed);
         };
-        let group = GroupKey {
-            address: embedded.destination.ip(),
-            port: embedded.destination.port(),
-            protocol: embedded.protocol,
-        };
-        let key = FlowKey { client: embedded.source, group };
-        let known = self.pins.get(&key).is_some() || self.table.group(&group).is_some();
-        if !known || !self.prefixes.contains(group.address) {
+        let key = flow_key(embedded.protocol, embedded.source, embedded.destination);
+        let known = self.pins.get(&key).is_some() || self.table.group(&key.group).is_some();
+        if !known || !self.prefixes.contains(key.group.address) {
             return self.drop_for(DropReason::PinUnrelated);
         }
         self.pin(key, key.hash(), peer, now);

@@ -18,6 +18,7 @@ use crate::{
     drop_reason::DropReason,
     flow::{Phase, nat::NewFlow},
     health,
+    icmp_error::Problem,
     limits::PIN_EVERY,
     packet::Packet,
     parking::{Arrival, Ingress},
@@ -197,7 +198,7 @@ impl Pipeline {
         side: &mut Side,
     ) -> Verdict {
         let Some(nat) = self.nat_address(client.view.ip.is_v6()) else {
-            return self.drop_for(DropReason::NoNatAddress);
+            return self.turn_away(packet, &client.view, DropReason::NoNatAddress, now, side);
         };
         let Some(entry) = self.table.target(target) else {
             return self.drop_for(DropReason::UnknownFlow);
@@ -213,12 +214,26 @@ impl Pipeline {
         }
         let handle = match opened {
             Ok(handle) => handle,
-            Err(reason) => return self.drop_for(reason),
+            Err(reason) => return self.turn_away(packet, &client.view, reason, now, side),
         };
         self.watch.watch(handle, now);
         let used = health::used(&mut self.table, target, now);
         self.event(used, side);
         self.deliver(packet, client, handle, now, side)
+    }
+
+    /// There is no room for a new flow: the client is told, so that it need not wait.
+    fn turn_away(
+        &mut self,
+        packet: &Packet,
+        view: &View,
+        reason: DropReason,
+        now: Time,
+        side: &mut Side,
+    ) -> Verdict {
+        let (ip, source) = (&view.ip, view.ip.destination);
+        let _ = self.error_about(packet, ip, Problem::Prohibited, source, now, side);
+        self.drop_for(reason)
     }
 
     fn deliver(

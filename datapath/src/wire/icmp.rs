@@ -25,6 +25,8 @@ pub const V4_PROTOCOL: u8 = 2;
 pub const V4_PORT: u8 = 3;
 /// ICMP unreachable: fragmentation needed (RFC 1191).
 pub const V4_FRAGMENTATION_NEEDED: u8 = 4;
+/// ICMP unreachable: communication administratively prohibited (RFC 1812 section 5.2.7.1).
+pub const V4_PROHIBITED: u8 = 13;
 
 /// ICMPv6: destination unreachable.
 pub const V6_UNREACHABLE: u8 = 1;
@@ -38,6 +40,8 @@ pub const V6_PARAMETER: u8 = 4;
 pub const V6_ECHO: u8 = 128;
 /// ICMPv6: echo reply.
 pub const V6_ECHO_REPLY: u8 = 129;
+/// ICMPv6 unreachable: communication administratively prohibited.
+pub const V6_PROHIBITED: u8 = 1;
 /// ICMPv6 unreachable: port.
 pub const V6_PORT: u8 = 4;
 /// ICMPv6 parameter problem: unrecognised next header.

@@ -1,7 +1,7 @@
 //! `pias-join`: puts a service of this host into an anycast group, and keeps it there.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -113,7 +113,11 @@ PIAS_LOG=debug logs to standard error.";
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("PIAS_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
     let arguments = Arguments::parse();
     match print_for_packagers(&arguments) {
         Ok(false) => {}

@@ -239,3 +239,28 @@ fn identifications_of_two_clients_do_not_collide_at_the_target() {
     };
     assert_ne!(id("192.0.2.1:1"), id("192.0.2.2:1"));
 }
+
+#[test]
+fn a_flood_of_orphans_stops_neither_whole_datagrams_nor_fragments_in_order() {
+    let mut proxy = jap();
+    let flood = |proxy: &mut Proxy, ids: std::ops::Range<u32>| {
+        let (_, pieces) = pieces("192.0.2.66:6", DNS, 1500);
+        let ip = View::parse(pieces[1].bytes()).unwrap().ip;
+        for id in ids {
+            let mut orphan = pieces[1].clone();
+            crate::rewrite::set_id(orphan.bytes_mut(), &ip, id);
+            proxy.tun(&mut orphan);
+        }
+    };
+    flood(&mut proxy, 0..10_000);
+    assert!(proxy.drops(DropReason::FragmentRoomFull) > 0, "the room is full");
+    proxy.delivered(&mut testing::udp(CLIENT, DNS, b"q"));
+    let (_, pieces) = pieces(CLIENT, DNS, 3000);
+    let mut out = Vec::new();
+    for (at, mut piece) in (0..).zip(pieces) {
+        assert_eq!(proxy.tun(&mut piece), Verdict::Tun);
+        out.push(piece);
+        flood(&mut proxy, 10_000 + 1_000 * at..11_000 + 1_000 * at);
+    }
+    together(&out);
+}

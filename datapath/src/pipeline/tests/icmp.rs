@@ -12,13 +12,13 @@ const DNS6: &str = "[2001:db8:a::10]:53";
 const ROUTER: &str = "172.16.0.1";
 const ROUTER6: &str = "2001:db8:dead::1";
 
-fn error(packet: &Packet, problem: Problem, from: &str) -> Packet {
+pub(super) fn error(packet: &Packet, problem: Problem, from: &str) -> Packet {
     let ip = View::parse(packet.bytes()).unwrap().ip;
     icmp_error::about(packet.bytes(), &ip, problem, addr(from)).unwrap()
 }
 
 /// The addresses of an error, and what it is about.
-fn read(packet: &Packet) -> (IpAddr, IpAddr, Embedded) {
+pub(super) fn read(packet: &Packet) -> (IpAddr, IpAddr, Embedded) {
     testing::assert_checksums(packet.bytes());
     let ip = View::parse(packet.bytes()).unwrap().ip;
     testing::assert_header_checksum(&packet.bytes()[ip.payload + 8..]);

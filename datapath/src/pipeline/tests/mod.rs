@@ -1,11 +1,14 @@
 //! Scenarios: packets in, verdicts and packets out.
 
+mod errors;
 mod fragments;
+mod hairpin;
 mod health;
 mod hostile;
 mod icmp;
 mod ingress;
 mod join;
+mod mappings;
 mod mtu;
 mod returning;
 
@@ -56,8 +59,13 @@ pub(super) fn config() -> PipelineConfig {
 impl Proxy {
     /// A proxy with two live peers.
     pub(super) fn new() -> Self {
+        Self::with(config())
+    }
+
+    /// A proxy of this configuration with two live peers.
+    pub(super) fn with(config: PipelineConfig) -> Self {
         let mut proxy = Self {
-            pipeline: Pipeline::new(config()),
+            pipeline: Pipeline::new(config),
             side: Side::default(),
             now: Time::from_micros(1_000_000),
         };

@@ -77,6 +77,8 @@ fn what_may_be_fragmented_is() {
             .iter()
             .all(|(verdict, piece)| { direct(OTHER_TUNNEL)(verdict) && piece.len() <= 1464 })
     );
+    let offset = |packet: &Packet| View::parse(packet.bytes()).unwrap().ip.fragment.unwrap().offset;
+    assert!(packets.is_sorted_by_key(|(_, piece)| offset(piece)), "in order");
     assert_eq!(proxy.path(Path::Fragmented), 1);
 }
 

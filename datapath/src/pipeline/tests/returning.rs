@@ -68,10 +68,12 @@ fn a_connection_that_is_over_goes_and_one_that_rests_stays() {
     let target = sock("10.0.0.1:8080");
     proxy.tun(&mut testing::tcp_between(target, nat, tcp::SYN | tcp::ACK, b""));
     proxy.tun(&mut testing::tcp(CLIENT, WEB, tcp::ACK, b""));
-    proxy.wait(Duration::from_secs(7200));
+    proxy.wait(Duration::from_secs(2 * 3600 + 4 * 60 - 1));
     assert_eq!(proxy.pipeline.occupancy().nat_flows, 1);
     proxy.tun(&mut testing::tcp_between(target, nat, tcp::RST, b""));
-    proxy.wait(Duration::from_secs(241));
+    proxy.wait(Duration::from_secs(239));
+    assert_eq!(proxy.pipeline.occupancy().nat_flows, 1);
+    proxy.wait(Duration::from_secs(1));
     assert_eq!(proxy.pipeline.occupancy().nat_flows, 0);
 }
 
