@@ -28,6 +28,12 @@ impl Backoff {
         half + Duration::from_nanos(self.draw() % span)
     }
 
+    /// A wait at random of less than `within`; counts for no failure.
+    pub(crate) fn spread(&mut self, within: Duration) -> Duration {
+        let span = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Duration::from_nanos(self.draw() % span)
+    }
+
     /// Begins again at the floor.
     pub(crate) const fn reset(&mut self) {
         self.failures = 0;

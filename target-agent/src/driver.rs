@@ -21,7 +21,7 @@ use crate::{
     limits::{INPUT_QUEUE, WRITE_QUEUE},
     registration::{Command, ConnectionId, End, MemberSpec, Registration},
     tls,
-    transport::{self, Dial, Input},
+    transport::{self, Dial, Input, TransportError},
 };
 
 /// What one anycast address needs.
@@ -62,6 +62,9 @@ impl Driver {
                     }
                     Input::Message(message) => {
                         registration.handle_message(id, message, clock.now());
+                    }
+                    Input::Lost(error @ TransportError::Reset) => {
+                        registration.handle_reset(id, &error.to_string(), clock.now());
                     }
                     Input::Lost(error) => {
                         registration.handle_lost(id, &error.to_string(), clock.now());

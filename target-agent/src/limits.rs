@@ -24,6 +24,10 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// handshake begun with it cannot be completed by another.
 pub(crate) const REJOIN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Within what time after a reset the first attempt begins, at random: a proxy that dies has
+/// thousands of agents, and its heir resets them all.
+pub(crate) const RESET_SPREAD: Duration = Duration::from_millis(500);
+
 /// How long a proxy may take to answer a `Join`; then it is taken to be lost.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 

@@ -14,7 +14,7 @@ fn port() -> UdpSocket {
 }
 
 #[tokio::test]
-async fn a_stateless_reset_from_another_proxy_is_followed_by_a_join_within_milliseconds() {
+async fn a_stateless_reset_from_another_proxy_is_followed_by_a_join_within_a_second() {
     let operator = Operator::new();
     let socket = port();
     let (address, second_socket) = (socket.local_addr().unwrap(), socket.try_clone().unwrap());
@@ -37,7 +37,7 @@ async fn a_stateless_reset_from_another_proxy_is_followed_by_a_join_within_milli
     assert_eq!(joined_through(&mut agent).await, "fra2");
     let took = since.elapsed();
     println!("from reset to re-joined: {took:?}");
-    assert!(took.as_millis() < 500, "{took:?}");
+    assert!(took.as_millis() < 1_000, "{took:?}");
     drop((talk, serving.await.unwrap()));
 }
 

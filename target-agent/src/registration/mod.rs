@@ -32,7 +32,7 @@ use crate::{
     health::Health,
     limits::{
         BACKOFF_MAX, BACKOFF_MIN, CONNECT_TIMEOUT, HANDOVER_BACKOFF_MAX, REJOIN_TIMEOUT,
-        STABLE_AFTER,
+        RESET_SPREAD, STABLE_AFTER,
     },
     session::{Output, Session},
 };
@@ -73,6 +73,8 @@ pub(crate) struct Registration {
     handover: Backoff,
     /// Whether the next loss is answered without a wait.
     free_rejoin: bool,
+    /// Whether the next attempt is the one right after a loss.
+    rejoins: bool,
     ever_connected: bool,
     end: Option<End>,
     commands: VecDeque<Command>,
@@ -100,6 +102,7 @@ impl Registration {
             backoff: backoff(0),
             handover: Backoff::new(BACKOFF_MIN, HANDOVER_BACKOFF_MAX, seed.wrapping_add(1)),
             free_rejoin: true,
+            rejoins: false,
             ever_connected: false,
             end: None,
             commands: VecDeque::new(),
@@ -156,6 +159,16 @@ impl Registration {
 
     /// A connection could not be made, or is gone.
     pub(crate) fn handle_lost(&mut self, id: ConnectionId, reason: &str, now: Time) {
+        self.lose(id, reason, Duration::ZERO, now);
+    }
+
+    /// A connection was reset, as those of many other agents may have been at this moment.
+    pub(crate) fn handle_reset(&mut self, id: ConnectionId, reason: &str, now: Time) {
+        self.lose(id, reason, RESET_SPREAD, now);
+    }
+
+    /// A connection is lost; a re-join without further wait begins within `spread`.
+    fn lose(&mut self, id: ConnectionId, reason: &str, spread: Duration, now: Time) {
         if self.end.is_some() {
             return;
         }
@@ -168,7 +181,7 @@ impl Registration {
         } else if let Some(link) = self.links.current.take_if(|link| link.id == id) {
             self.fall_back_from(id);
             self.lose_members(id, reason);
-            self.reconnect(&link, reason, now);
+            self.reconnect(&link, reason, spread, now);
         }
     }
 
@@ -178,7 +191,8 @@ impl Registration {
             return;
         }
         if self.connect_at.is_some_and(|at| at <= now) {
-            self.connect(CONNECT_TIMEOUT, now);
+            let within = if self.rejoins { REJOIN_TIMEOUT } else { CONNECT_TIMEOUT };
+            self.connect(within, now);
         }
         if let Some(link) = &mut self.links.current
             && let Some(session) = &mut link.session
@@ -236,6 +250,7 @@ impl Registration {
 
     fn connect(&mut self, within: Duration, now: Time) {
         self.connect_at = None;
+        self.rejoins = false;
         for member in &mut self.members {
             // A new connection asks for everything anyway.
             member.ask_again_at = None;
@@ -348,7 +363,7 @@ impl Registration {
         }
     }
 
-    fn reconnect(&mut self, lost: &Link, reason: &str, now: Time) {
+    fn reconnect(&mut self, lost: &Link, reason: &str, spread: Duration, now: Time) {
         if self.fail_fast && !self.ever_connected {
             for number in self.numbers() {
                 self.tell(number, EventKind::Lost { reason: reason.to_owned() });
@@ -365,11 +380,8 @@ impl Registration {
             self.free_rejoin = true;
         }
         let was_joined = self.members.iter().any(|member| member.was_joined);
-        let after = if was_joined && std::mem::take(&mut self.free_rejoin) {
-            Duration::ZERO
-        } else {
-            self.backoff.next()
-        };
+        self.rejoins = was_joined && std::mem::take(&mut self.free_rejoin);
+        let after = if self.rejoins { self.backoff.spread(spread) } else { self.backoff.next() };
         for number in self.numbers() {
             if !self.members[number as usize].given_up {
                 self.tell(number, EventKind::Rejoining { after, reason: reason.to_owned() });

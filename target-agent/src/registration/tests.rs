@@ -84,6 +84,19 @@ fn the_first_loss_is_answered_at_once_and_a_flapping_proxy_is_not() {
 }
 
 #[test]
+fn an_agent_that_is_reset_joins_anew_within_half_a_second_but_not_with_all_others() {
+    let mut registration = one();
+    join(&mut registration, 1, "fra1", ms(10));
+    commands(&mut registration);
+    registration.handle_reset(1, "reset", ms(20));
+    let due = registration.deadline().expect("an attempt is due");
+    assert!(due > ms(20) && due < ms(20) + RESET_SPREAD, "{due:?}");
+    registration.handle_timeout(due);
+    let again = [Command::Connect { id: 2, within: REJOIN_TIMEOUT }];
+    assert_eq!(commands(&mut registration), again);
+}
+
+#[test]
 fn attempts_go_on_for_ever_with_longer_waits() {
     let mut registration = one();
     let mut now = START;
