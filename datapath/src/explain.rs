@@ -63,6 +63,13 @@ pub enum Step {
         /// Whether it is a live proxy.
         live: bool,
     },
+    /// A proxy that is named here is dead, and its heir stands in for it.
+    StandsIn {
+        /// Who is dead.
+        dead: ProxyId,
+        /// Who stands in.
+        heir: ProxyId,
+    },
     /// The JAP that the flow's hash chose among the live candidates.
     Chosen {
         /// Which.

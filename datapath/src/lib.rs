@@ -35,6 +35,7 @@ pub mod explain;
 pub mod flow;
 pub mod fragment;
 pub mod health;
+pub mod heirs;
 pub mod icmp_error;
 pub mod icmp_translate;
 pub mod limits;

@@ -48,6 +48,13 @@ impl Default for Limits {
     }
 }
 
+/// Most former lives of proxies whose heirs are remembered. At the bound the oldest is forgotten:
+/// flows still pinned to it are placed anew.
+pub const MAX_HEIRS: usize = 4096;
+
+/// Most heirs in a row that died. Beyond, nobody stands in.
+pub const MAX_HEIR_CHAIN: usize = 8;
+
 /// Packets and events that may leave beside one batch's own packets; beyond: `side_full`,
 /// `event_queue_full`.
 pub const MAX_SIDE: usize = 1024;

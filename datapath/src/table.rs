@@ -13,6 +13,7 @@ use pias_protocol::{
 };
 
 use crate::{
+    heirs::Heirs,
     limits::{Limits, MAX_SEARCHED, rates},
     rate::Bucket,
     slots::{Handle, Slots},
@@ -89,6 +90,7 @@ pub struct Table {
     peers: Slots<Peer>,
     peer_by_id: HashMap<ProxyId, Handle>,
     peer_by_tunnel: HashMap<IpAddr, Handle>,
+    heirs: Heirs,
     groups: HashMap<GroupKey, Group>,
     targets: Slots<TargetEntry>,
     target_by_id: HashMap<TargetId, Handle>,
@@ -105,6 +107,7 @@ impl Table {
             peers: Slots::default(),
             peer_by_id: HashMap::new(),
             peer_by_tunnel: HashMap::new(),
+            heirs: Heirs::default(),
             groups: HashMap::new(),
             targets: Slots::default(),
             target_by_id: HashMap::new(),
@@ -117,6 +120,7 @@ impl Table {
         if id == self.self_id {
             return;
         }
+        self.heirs.lives(id);
         if let Some(&handle) = self.peer_by_id.get(&id) {
             if let Some(peer) = self.peers.get_mut(handle) {
                 if self.peer_by_tunnel.get(&peer.tunnel) == Some(&handle) {
@@ -132,9 +136,10 @@ impl Table {
         }
     }
 
-    /// A proxy is gone. Pins to it find that out by their handle.
-    pub fn remove_peer(&mut self, id: ProxyId) {
+    /// A proxy is gone. Pins to it find that out by their handle, and who stands in for it.
+    pub fn remove_peer(&mut self, id: ProxyId, heir: Option<ProxyId>) {
         let Some(handle) = self.peer_by_id.remove(&id) else { return };
+        self.heirs.died(id, handle, heir);
         if let Some(peer) = self.peers.remove(handle)
             && self.peer_by_tunnel.get(&peer.tunnel) == Some(&handle)
         {
@@ -201,13 +206,32 @@ impl Table {
                 self.peer_of(*rap).map_or(Place::Missed, Place::Rendezvous)
             }
             Some(IngressEntry::Candidates(candidates)) => {
-                match placement::choose(candidates, flow, |c| self.is_live(c.proxy)) {
-                    None => Place::Missed,
-                    Some(chosen) if chosen.proxy == self.self_id => Place::Here,
-                    Some(chosen) => self.peer_of(chosen.proxy).map_or(Place::Missed, Place::Join),
-                }
+                let usable = |c: &placement::Candidate| self.stand_in(c.proxy).is_some();
+                let chosen = placement::choose(candidates, flow, usable);
+                let proxy = chosen.and_then(|chosen| self.stand_in(chosen.proxy));
+                proxy.and_then(|proxy| self.as_join(proxy)).unwrap_or(Place::Missed)
             }
         }
+    }
+
+    /// A live proxy as a flow's JAP.
+    fn as_join(&self, proxy: ProxyId) -> Option<Place> {
+        if proxy == self.self_id {
+            return Some(Place::Here);
+        }
+        self.peer_of(proxy).map(Place::Join)
+    }
+
+    /// Where the flows go that were pinned to a proxy that is gone.
+    #[must_use]
+    pub fn heir_of(&self, gone: Handle) -> Option<Place> {
+        self.as_join(self.heirs.of_life(gone, |id| self.is_live(id))?)
+    }
+
+    /// The proxy itself if it lives, else who stands in for it.
+    #[must_use]
+    pub fn stand_in(&self, id: ProxyId) -> Option<ProxyId> {
+        self.heirs.stand_in(id, |id| self.is_live(id))
     }
 
     /// The tunnel endpoints of other proxies where flows of a group may live: its candidates, or
@@ -218,7 +242,9 @@ impl Table {
             Some(IngressEntry::Candidates(candidates)) => candidates.as_slice(),
             _ => &[],
         };
-        let live = |c: &placement::Candidate| Some(self.peer(self.peer_of(c.proxy)?)?.tunnel);
+        let live = |c: &placement::Candidate| {
+            Some(self.peer(self.peer_of(self.stand_in(c.proxy)?)?)?.tunnel)
+        };
         let joins: Vec<_> = listed.iter().filter_map(live).take(MAX_SEARCHED).collect();
         if joins.is_empty() {
             return self.peers.iter().map(|(_, peer)| peer.tunnel).take(MAX_SEARCHED).collect();

@@ -27,6 +27,10 @@ pub struct Counters {
     pub joins: u64,
     /// Joins refused.
     pub joins_refused: u64,
+    /// Leases taken over from mates that died.
+    pub leases_inherited: u64,
+    /// Stateless resets sent to the agents of mates that died.
+    pub agents_reset: u64,
     /// Pings sent to agents.
     pub pings: u64,
     /// Pings not sent because the budget was used up.

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use pias_protocol::{
-    agent::JapMessage, forwarding::ForwardingUpdate, ids::ProxyId, overlay::OverlayMessage,
+    agent::JapMessage,
+    forwarding::ForwardingUpdate,
+    ids::ProxyId,
+    overlay::{AgentLink, OverlayMessage},
     time::Time,
 };
 
@@ -48,6 +51,9 @@ pub enum Effect {
         /// Why; its `Display` is the reason phrase of the connection's close.
         reason: CloseReason,
     },
+    /// Reset the connection of an agent to a proxy that is dead, so that it joins anew at once: a
+    /// QUIC stateless reset (RFC 9000 section 10.3). Nothing is known of whether it arrives.
+    ResetAgent(AgentLink),
     /// Ready (install the routes of the anycast prefixes) or not (withdraw them). Said once each.
     Announce(bool),
     /// Worth a line in the log.
@@ -99,8 +105,10 @@ pub enum Timer {
     Rendezvous,
     /// As an ingress: a RAP did not answer, a refusal is over, an entry is idle.
     Ingress,
-    /// As a JAP: leases, pings, probes.
+    /// As a JAP: leases, pings, probes, resets of inherited agents.
     Targets,
     /// As a JAP: reports to RAPs are refreshed, repeated or moved.
     Reports,
+    /// As a JAP: leases are told to the heir and to mates; as an heir, they are taken over.
+    Leases,
 }

@@ -8,7 +8,7 @@
 //!      └──── Refused ◄──────┘ empty      used up: dead, or without target
 //! ```
 //! An entry lives as long as it is used; it is invalidated actively, by a JAP without targets and
-//! by the death of a JAP.
+//! by the death of a JAP that has no heir; else the heir stands in for it until a new list comes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -92,13 +92,14 @@ impl Ingress {
                 ForwardingUpdate::Relay { parked, to: *rap, how }
             }
             State::Refused => ForwardingUpdate::Refuse { parked },
-            State::Candidates { list, .. } => match placement::choose(list, flow, |_| true) {
-                Some(chosen) if chosen.proxy == world.own => ForwardingUpdate::Deliver { parked },
-                Some(chosen) => {
-                    ForwardingUpdate::Relay { parked, to: chosen.proxy, how: RelayHow::Join }
+            State::Candidates { list, .. } => {
+                let chosen = placement::choose(list, flow, |c| world.stand_in(c.proxy).is_some());
+                match chosen.and_then(|chosen| world.stand_in(chosen.proxy)) {
+                    Some(jap) if jap == world.own => ForwardingUpdate::Deliver { parked },
+                    Some(to) => ForwardingUpdate::Relay { parked, to, how: RelayHow::Join },
+                    None => return false,
                 }
-                None => return false,
-            },
+            }
         };
         install(group, &entry.state, out);
         out.forward(verdict);
@@ -141,9 +142,12 @@ impl Ingress {
         let Some(entry) = self.entries.get_mut(&group) else { return };
         entry.distrusted.retain(|_, until| *until > now);
         let usable = |c: &Candidate| {
-            world.members.is_alive(c.proxy) && !entry.distrusted.contains_key(&c.proxy)
+            let jap = world.stand_in(c.proxy);
+            jap.is_some_and(|jap| !entry.distrusted.contains_key(&jap))
         };
-        let told = message.candidates.len();
+        let live = |c: &&Candidate| world.members.is_alive(c.proxy);
+        let (told, living) =
+            (message.candidates.len(), message.candidates.iter().filter(live).count());
         let list: Vec<_> = message.candidates.into_iter().filter(usable).collect();
         if list.is_empty() {
             self.refuse(group, now, out);
@@ -151,7 +155,8 @@ impl Ingress {
         }
         // A list that names the dead or the distrusted is about to change.
         let fresh = std::time::Duration::from_millis(message.fresh_ms.into());
-        let fresh = if list.len() < told { fresh.min(DISTRUST) } else { fresh };
+        let changes = list.len() < told || living < told;
+        let fresh = if changes { fresh.min(DISTRUST) } else { fresh };
         entry.state = State::Candidates { list, fresh_until: now + fresh };
         install(group, &entry.state, out);
         self.timers.cancel(Due::Retry(group));
@@ -187,25 +192,30 @@ impl Ingress {
         now: Time,
         out: &mut Outbox,
     ) {
+        if world.is_new_heir(jap, now) {
+            return;
+        }
         let Some(entry) = self.entries.get_mut(&group) else { return };
         entry.distrusted.insert(jap, now + DISTRUST);
-        self.without(group, jap, world, now, out);
+        self.without(group, |proxy| world.stand_in(proxy) == Some(jap), world, now, out);
     }
 
-    /// A proxy is gone: no entry may point at it.
+    /// A proxy is gone: no entry may point at it, unless its heir stands in for it.
     pub(crate) fn gone(&mut self, proxy: ProxyId, world: &World, now: Time, out: &mut Outbox) {
         let affected: Vec<_> = self
             .entries
             .iter()
             .filter(|(_, entry)| match &entry.state {
                 State::Resolving { rap, .. } => *rap == proxy,
-                State::Candidates { list, .. } => list.iter().any(|c| c.proxy == proxy),
+                State::Candidates { list, .. } => {
+                    list.iter().any(|c| world.stand_in(c.proxy).is_none())
+                }
                 State::Refused => false,
             })
             .map(|(&group, _)| group)
             .collect();
         for group in affected {
-            self.without(group, proxy, world, now, out);
+            self.without(group, |proxy| world.stand_in(proxy).is_none(), world, now, out);
         }
     }
 
@@ -244,11 +254,12 @@ impl Ingress {
         }
     }
 
-    /// Takes a proxy out of an entry; one that is used up goes back to a RAP.
+    /// Takes proxies out of an entry; one that is used up goes back to a RAP. So does one that waits
+    /// for the answer of a dead RAP.
     fn without(
         &mut self,
         group: GroupKey,
-        proxy: ProxyId,
+        unusable: impl Fn(ProxyId) -> bool,
         world: &World,
         now: Time,
         out: &mut Outbox,
@@ -257,14 +268,14 @@ impl Ingress {
         match &mut entry.state {
             State::Candidates { list, .. } => {
                 let before = list.len();
-                list.retain(|c| c.proxy != proxy);
+                list.retain(|c| !unusable(c.proxy));
                 if list.is_empty() {
                     self.ask(group, 0, world, now, out);
                 } else if list.len() < before {
                     install(group, &entry.state, out);
                 }
             }
-            State::Resolving { rap, attempt } if *rap == proxy => {
+            State::Resolving { rap, attempt } if !world.members.is_alive(*rap) => {
                 let attempt = *attempt;
                 self.ask(group, attempt, world, now, out);
             }

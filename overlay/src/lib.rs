@@ -14,6 +14,7 @@ mod counters;
 mod effect;
 mod ingress;
 mod join;
+mod leases;
 mod limits;
 mod membership;
 mod node;

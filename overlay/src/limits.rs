@@ -39,6 +39,9 @@ pub(crate) const MAX_HELD: usize = 256;
 /// left of [`MAX_HOPS`](pias_protocol::limits::MAX_HOPS) for the JAP.
 pub(crate) const MAX_HOPS_TO_PASS_ON: u8 = 2;
 
+/// Most heirs in a row that died. Beyond, nobody stands in.
+pub(crate) const MAX_HEIR_CHAIN: usize = 8;
+
 /// Most agents connected to one proxy. Further ones are closed.
 pub(crate) const MAX_AGENTS: usize = 16_384;
 
@@ -47,6 +50,23 @@ pub(crate) const MAX_TARGETS: usize = 65_536;
 
 /// Most targets of one connection. Further joins are refused with `Full`.
 pub(crate) const MAX_TARGETS_PER_AGENT: usize = 256;
+
+/// Stateless resets to inherited agents per step: 2,000 a second, so that 10,000 agents join anew
+/// within some seconds and not within one.
+pub(crate) const RESETS_PER_STEP: usize = 40;
+
+/// Resets that an inherited agent is sent before it is waited for in silence: each may be lost.
+pub(crate) const MAX_RESETS: u8 = 3;
+
+/// Agents that are pinged per step after this proxy was taken for dead.
+pub(crate) const SUSPECTS_PER_STEP: usize = 40;
+
+/// Leases that an heir takes over per step: 10,000 within half a second.
+pub(crate) const INHERITED_PER_STEP: usize = 512;
+
+/// Most leases of mates that are kept in case they die. Further ones are dropped and counted in
+/// [`Counters::table_full`](crate::Counters::table_full): their agents must notice for themselves.
+pub(crate) const MAX_REPLICATED_LEASES: usize = 4 * MAX_TARGETS;
 
 /// Pings to agents per second, and how many may come at once. Beyond, a ping is skipped and counted
 /// in [`Counters::pings_skipped`](crate::Counters::pings_skipped); the lease still bounds how long

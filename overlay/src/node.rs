@@ -1,6 +1,6 @@
 //! The node: one proxy's brain, wired together.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 
 use pias_protocol::{
     agent::AgentMessage,
@@ -9,7 +9,7 @@ use pias_protocol::{
     hash::FlowHash,
     ids::{ClusterId, ParkedId, ProxyId},
     limits::MAX_HOPS,
-    overlay::{MemberState, NoTarget, OverlayMessage},
+    overlay::{AgentLink, MemberState, NoTarget, OverlayMessage},
     time::Time,
 };
 
@@ -18,6 +18,7 @@ use crate::{
     effect::{AgentId, Deadline, Effect, Timer},
     ingress::Ingress,
     join::Join,
+    leases::Leases,
     limits::MAX_LOOPBACK,
     membership::{MemberEvent, Membership},
     notice::Notice,
@@ -45,6 +46,9 @@ pub struct Node {
     pub(crate) rendezvous: Rendezvous,
     pub(crate) ingress: Ingress,
     pub(crate) join: Join,
+    leases: Leases,
+    /// The incarnation by which others knew this proxy when it last looked.
+    incarnation: u64,
     pub(crate) out: Outbox,
     /// When to be ready without having heard of anybody; `None` once it was said.
     ready_by: Option<Time>,
@@ -61,13 +65,25 @@ impl Node {
         let members = Membership::new(&config, split(), now);
         let distances = Distances::new(own, cluster, split(), now);
         let join = Join::new(config.anycast, config.drain_wait, split(), now);
+        let leases = Leases::new(split());
+        let incarnation = members.own().incarnation;
         let mut ring = Ring::default();
         ring.insert(&[(own, cluster)]);
         Self {
-            world: World { own, cluster, members, ring, distances, policies: config.policies },
+            world: World {
+                own,
+                cluster,
+                members,
+                ring,
+                distances,
+                policies: config.policies,
+                heirs: BTreeMap::new(),
+            },
             rendezvous: Rendezvous::new(now),
             ingress: Ingress::default(),
             join,
+            leases,
+            incarnation,
             out: Outbox::new(own),
             ready_by: Some(now + READY_GRACE),
             ready: false,
@@ -121,8 +137,8 @@ impl Node {
     }
 
     /// An agent opened its stream.
-    pub fn agent_connected(&mut self, agent: AgentId, remote: SocketAddr, now: Time) {
-        self.join.connected(agent, remote, &self.world, now, &mut self.out);
+    pub fn agent_connected(&mut self, agent: AgentId, link: AgentLink, now: Time) {
+        self.join.connected(agent, link, &self.world, now, &mut self.out);
         self.settle(now);
     }
 
@@ -153,6 +169,7 @@ impl Node {
         self.rendezvous.tick(&self.world, now, &mut self.out);
         self.ingress.tick(&self.world, now, &mut self.out);
         self.join.tick(&self.world, now, &mut self.out);
+        self.leases.tick(&mut self.join, &self.world, now, &mut self.out);
         if self.ready_by.is_some_and(|by| now >= by) {
             self.become_ready();
         }
@@ -171,6 +188,7 @@ impl Node {
             (self.ingress.next(), Timer::Ingress),
             (targets, Timer::Targets),
             (reports, Timer::Reports),
+            (self.leases.next(), Timer::Leases),
         ];
         let set = timers.into_iter().filter_map(|(at, why)| Some(Deadline { at: at?, why }));
         set.min_by_key(|deadline| (deadline.at, deadline.why))
@@ -255,14 +273,30 @@ impl Node {
             OverlayMessage::NoTarget(message) => {
                 self.ingress.no_target(from, message.group, world, now, out);
             }
+            OverlayMessage::LeaseReplica(batch) => self.leases.replica(from, batch, world, out),
+            OverlayMessage::LeaseAck(ack) => self.leases.acknowledged(from, &ack, &self.join, now),
+            OverlayMessage::LeaseTaken(message) => {
+                self.leases.taken(from, &message, &mut self.join, world, now, out);
+            }
         }
     }
 
     /// Handles what this node said to itself.
     fn settle(&mut self, now: Time) {
+        self.look_at_itself(now);
         for _ in 0..MAX_LOOPBACK {
-            let Some(message) = self.out.pop_loopback() else { return };
+            let Some(message) = self.out.pop_loopback() else { break };
             self.dispatch(self.world.own, message, now);
+        }
+        self.leases.follow(&mut self.join, now);
+    }
+
+    /// Whether this proxy had to deny that it is dead: then mates have served in its place, and the
+    /// RAPs have forgotten it.
+    fn look_at_itself(&mut self, now: Time) {
+        let incarnation = self.world.members.own().incarnation;
+        if std::mem::replace(&mut self.incarnation, incarnation) != incarnation {
+            self.join.revived(now);
         }
     }
 
@@ -304,11 +338,14 @@ impl Node {
     fn second_chance(&mut self, asking: Asking, cause: SecondChanceCause, now: Time) {
         let (world, out) = (&self.world, &mut self.out);
         out.counters.second_chances += 1;
-        let group = asking.group;
+        let (group, parked) = (asking.group, asking.parked);
         if cause == SecondChanceCause::NoTarget && !self.join.serves(group) {
+            if self.leases.wanted(group, &mut self.join, world, now, out) && self.join.serves(group)
+            {
+                return out.forward(ForwardingUpdate::Deliver { parked });
+            }
             out.send(asking.ingress, NoTarget { group });
         }
-        let parked = asking.parked;
         if asking.hops >= MAX_HOPS {
             out.counters.refused_packets += 1;
             out.forward(ForwardingUpdate::Refuse { parked });
@@ -330,10 +367,14 @@ impl Node {
         if events.is_empty() {
             return;
         }
+        let mut mates = false;
         for event in events {
             let (world, out) = (&mut self.world, &mut self.out);
+            let mate = world.members.cluster(event.proxy()) == Some(world.cluster);
+            mates |= mate;
             match event {
                 MemberEvent::Up(id) => {
+                    world.heirs.remove(&id);
                     if let Some((_, tunnel)) = world.members.contact(id) {
                         out.forward(ForwardingUpdate::Peer { id, tunnel });
                     }
@@ -341,6 +382,9 @@ impl Node {
                         world.ring.insert(&[(id, cluster)]);
                     }
                     world.distances.up();
+                    if mate {
+                        self.leases.up(id, &self.join, now);
+                    }
                 }
                 MemberEvent::Draining(id) => {
                     world.ring.remove(id);
@@ -352,12 +396,19 @@ impl Node {
                     if let Some(cluster) = world.members.cluster(id) {
                         world.distances.gone(id, cluster);
                     }
-                    out.forward(ForwardingUpdate::PeerGone(id));
-                    self.rendezvous.gone(id, now);
+                    let heir = world.died(id, now);
+                    out.forward(ForwardingUpdate::PeerGone { id, heir });
+                    self.rendezvous.gone(id, heir, now);
                     self.join.gone(id);
+                    if mate {
+                        self.leases.gone(id, heir, &mut self.join, world, now, out);
+                    }
                     self.ingress.gone(id, &self.world, now, out);
                 }
             }
+        }
+        if mates {
+            self.leases.mates_changed(&self.join, &self.world, now);
         }
         self.join.ring_changed(now);
     }

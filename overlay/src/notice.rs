@@ -87,6 +87,13 @@ pub enum Notice {
         /// How that is known.
         why: &'static str,
     },
+    /// A mate died, and this proxy serves its targets.
+    Inherited {
+        /// Its name.
+        name: String,
+        /// How many.
+        targets: usize,
+    },
     /// A target's membership ended.
     TargetGone {
         /// Its membership.
@@ -139,6 +146,9 @@ impl fmt::Display for Notice {
             }
             Self::TargetDown { target, group, address, why } => {
                 write!(f, "target {} {address} of {group} is down: {why}", target.0)
+            }
+            Self::Inherited { name, targets } => {
+                write!(f, "{targets} targets of {name} are served here until their agents are back")
             }
             Self::TargetGone { target, group, address, why } => {
                 write!(f, "target {} {address} of {group} is gone: {why}", target.0)

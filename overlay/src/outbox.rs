@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 
 use pias_protocol::{
-    agent::JapMessage, forwarding::ForwardingUpdate, ids::ProxyId, overlay::OverlayMessage,
+    agent::JapMessage,
+    forwarding::ForwardingUpdate,
+    ids::ProxyId,
+    overlay::{AgentLink, OverlayMessage},
 };
 
 use crate::{
@@ -69,6 +72,10 @@ impl Outbox {
 
     pub(crate) fn close(&mut self, agent: AgentId, reason: CloseReason) {
         self.push(Effect::CloseAgent { agent, reason });
+    }
+
+    pub(crate) fn reset(&mut self, link: AgentLink) {
+        self.push(Effect::ResetAgent(link));
     }
 
     pub(crate) fn notice(&mut self, notice: Notice) {

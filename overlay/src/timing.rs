@@ -23,6 +23,9 @@ pub(crate) const CALL_INTERVAL: Duration = ms(1_000);
 pub(crate) const EXCHANGE_INTERVAL: Duration = ms(5_000);
 /// How long the dead are remembered and called.
 pub(crate) const FORGET_DEAD: Duration = ms(600_000);
+/// How long it is remembered who stands in for a dead proxy: lists that name the dead are older
+/// by far when nobody uses them any more.
+pub(crate) const STANDS_IN: Duration = ms(600_000);
 /// How long a proxy waits for others before it announces itself alone.
 pub(crate) const READY_GRACE: Duration = ms(1_000);
 
@@ -35,6 +38,8 @@ pub(crate) const PROXIMITY_REFRESH: Duration = ms(10_000);
 
 // Rendezvous.
 
+/// How long a RAP believes that the heir of a JAP serves what that one did, unless the heir says so.
+pub(crate) const INHERITED_LIFETIME: Duration = ms(5_000);
 /// How long a RAP believes a count: three refreshes and some.
 pub(crate) const COUNT_LIFETIME: Duration = ms(95_000);
 /// For how long after its start, or after a proxy's death gave it new groups, a RAP does not take
@@ -95,6 +100,21 @@ pub(crate) const PROBE_LOST: Duration = ms(1_500);
 pub(crate) const GRANTED_WAIT: Duration = ms(500);
 /// How long the flows of a target that left may go on.
 pub(crate) const LEAVING: Duration = ms(300_000);
+
+// Leases inside the cluster.
+
+/// How long a change of a lease may wait for others before the heir is told.
+pub(crate) const LEASE_DELAY: Duration = ms(20);
+/// When a batch of leases is taken for lost.
+pub(crate) const LEASE_REPEAT: Duration = ms(1_000);
+/// How often the heir is asked whether it still has what it was told, though nothing changed.
+pub(crate) const LEASE_REFRESH: Duration = ms(5_000);
+/// How long a mate that died is remembered: if it comes back, it is told what it has lost.
+pub(crate) const MATE_MEMORY: Duration = ms(600_000);
+/// How long an inherited lease lasts at least without its agent.
+pub(crate) const ORPHAN_MIN: Duration = ms(5_000);
+/// When the reset of an inherited agent is repeated.
+pub(crate) const RESET_REPEAT: Duration = ms(1_000);
 
 // Reports.
 

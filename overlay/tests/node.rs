@@ -16,14 +16,22 @@ use pias_protocol::{
     hash::FlowHash,
     ids::{ParkedId, ProxyId, TargetId},
     overlay::{
-        CandidateList, CountAck, Heartbeat, MemberRecord, MemberState, MemberUpdate, NoTarget,
-        OverlayMessage, Resolve,
+        AgentLink, CandidateList, CountAck, Heartbeat, MemberRecord, MemberState, MemberUpdate,
+        NoTarget, OverlayMessage, Resolve,
     },
     placement::Candidate,
     time::Time,
 };
 
 const AGENT: AgentId = AgentId(1);
+
+fn link(remote: &str) -> AgentLink {
+    AgentLink {
+        remote: remote.parse().unwrap(),
+        anycast: "203.0.113.10".parse().unwrap(),
+        connection: [7; 8],
+    }
+}
 
 fn ms(n: u64) -> Time {
     Time::from_micros(n * 1_000)
@@ -108,7 +116,7 @@ fn with_target() -> (Node, TargetId, Time) {
     let mut node = lone();
     let now = ms(2_000);
     run(&mut node, now);
-    node.agent_connected(AGENT, "10.0.0.1:5000".parse().unwrap(), now);
+    node.agent_connected(AGENT, link("10.0.0.1:5000"), now);
     node.agent_message(AGENT, wish(1, group(53), 1), now);
     let lease = said(&mut node).into_iter().find_map(|message| match message {
         JapMessage::Joined(joined) => Some(joined.lease),
@@ -371,7 +379,7 @@ fn a_rumour_of_its_own_death_is_denied() {
 fn an_agent_hears_that_it_is_a_member_once_all_raps_but_one_know() {
     let others = ["nyc1", "sin1", "tyo1"];
     let mut node = among(&others);
-    node.agent_connected(AGENT, "10.0.0.1:5000".parse().unwrap(), ms(1));
+    node.agent_connected(AGENT, link("10.0.0.1:5000"), ms(1));
     node.agent_message(AGENT, wish(1, group(53), 1), ms(1));
     let joined = |messages: Vec<JapMessage>| {
         messages.iter().any(|message| matches!(message, JapMessage::Joined(_)))
@@ -387,7 +395,7 @@ fn an_agent_hears_that_it_is_a_member_once_all_raps_but_one_know() {
 #[test]
 fn an_agent_does_not_wait_for_silent_raps_for_longer_than_half_a_second() {
     let mut node = among(&["nyc1", "sin1", "tyo1"]);
-    node.agent_connected(AGENT, "10.0.0.1:5000".parse().unwrap(), ms(1));
+    node.agent_connected(AGENT, link("10.0.0.1:5000"), ms(1));
     node.agent_message(AGENT, wish(1, group(53), 1), ms(1));
     let told = run(&mut node, ms(1_000)).into_iter().find_map(|(at, effect)| {
         matches!(effect, Effect::Agent { message: JapMessage::Joined(_), .. }).then_some(at)

@@ -35,9 +35,16 @@ pub enum ForwardingUpdate {
         /// Its tunnel endpoint: the address that it sends from and is sent to.
         tunnel: IpAddr,
     },
-    /// A proxy died or left: its ingress entries' candidates are skipped, flows pinned to it are
-    /// placed anew, its tunnel packets are dropped.
-    PeerGone(ProxyId),
+    /// A proxy died or left: its tunnel packets are dropped. With an heir, flows pinned to it are
+    /// pinned to the heir, and in ingress entries the heir takes the place of the candidate (drawn
+    /// by the dead one's id, so that the same flows go there). Without, the candidate is skipped and
+    /// its flows are placed anew. An heir that dies hands on what it inherited.
+    PeerGone {
+        /// Which proxy.
+        id: ProxyId,
+        /// Which mate stands in for it; this proxy itself, maybe.
+        heir: Option<ProxyId>,
+    },
     /// Where packets of a group go that enter here.
     Ingress {
         /// Which group.

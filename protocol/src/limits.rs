@@ -10,6 +10,9 @@ pub const MAX_MESSAGE: usize = 64 * 1024;
 /// Most member records in one message: at about 120 octets each they stay below [`MAX_MESSAGE`].
 pub const MAX_MEMBERS_PER_MESSAGE: usize = 256;
 
+/// Most leases in one message: at most about 110 octets each.
+pub const MAX_LEASES_PER_MESSAGE: usize = 256;
+
 /// Most candidates in one list: a group joined at more proxies is answered with the best of them.
 pub const MAX_CANDIDATES: usize = 64;
 

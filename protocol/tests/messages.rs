@@ -12,8 +12,9 @@ use pias_protocol::{
     ids::{ClusterId, ProxyId, TargetId},
     limits::MAX_MESSAGE,
     overlay::{
-        CandidateList, CountAck, CountReport, Heartbeat, HeartbeatAck, MemberRecord, MemberState,
-        MemberUpdate, NoTarget, OverlayMessage, Proximity, Resolve,
+        AgentLink, CandidateList, CountAck, CountReport, Heartbeat, HeartbeatAck, Lease, LeaseAck,
+        LeaseReplica, LeaseState, LeaseTaken, MemberRecord, MemberState, MemberUpdate, NoTarget,
+        OverlayMessage, Proximity, Resolve,
     },
     placement::Candidate,
 };
@@ -49,6 +50,26 @@ fn overlay_messages() -> Vec<OverlayMessage> {
         }
         .into(),
         NoTarget { group: group() }.into(),
+        LeaseReplica {
+            epoch: 5,
+            sequence: 1,
+            leases: vec![Lease {
+                id: TargetId(4),
+                group: group(),
+                target: "10.0.0.2:5353".parse().unwrap(),
+                weight: 100,
+                state: LeaseState::Unwell,
+                link: AgentLink {
+                    remote: "10.0.0.2:40000".parse().unwrap(),
+                    anycast: "203.0.113.10".parse().unwrap(),
+                    connection: [1, 2, 3, 4, 5, 6, 7, 8],
+                },
+            }],
+            ended: vec![TargetId(3)],
+        }
+        .into(),
+        LeaseAck { epoch: 5, sequence: 1, known: true }.into(),
+        LeaseTaken { leases: vec![(group(), "10.0.0.2:5353".parse().unwrap())] }.into(),
     ]
 }
 

@@ -6,17 +6,14 @@
 //!  admin API ───question──►┘  next_timeout ⟲    └──► datapath, routes, log
 //! ```
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use pias_overlay::{AgentId, Effect, Node, NodeConfig, Notice};
 use pias_protocol::{
     agent::AgentMessage,
     forwarding::{ForwardingEvent, ForwardingUpdate},
     ids::ProxyId,
-    overlay::OverlayMessage,
+    overlay::{AgentLink, OverlayMessage},
     time::Time,
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -39,8 +36,8 @@ pub enum Input {
     AgentConnected {
         /// Its number from now on.
         agent: AgentId,
-        /// Where it is.
-        remote: SocketAddr,
+        /// Where it is, and how others could reset it.
+        link: AgentLink,
     },
     /// An agent says something.
     AgentMessage {
@@ -181,8 +178,8 @@ impl Brain {
         match input {
             Input::Message { from, message } => self.node.handle_message(from, message, now),
             Input::PeerUnreachable(peer) => self.node.peer_unreachable(peer, now),
-            Input::AgentConnected { agent, remote } => {
-                self.node.agent_connected(agent, remote, now);
+            Input::AgentConnected { agent, link } => {
+                self.node.agent_connected(agent, link, now);
             }
             Input::AgentMessage { agent, message } => self.node.agent_message(agent, message, now),
             Input::AgentClosed(agent) => self.node.agent_closed(agent, now),
@@ -201,7 +198,7 @@ impl Brain {
                 Effect::CloseAgent { agent, reason } => {
                     outlets.join.close_agent(agent, reason.to_string());
                 }
-
+                Effect::ResetAgent(link) => outlets.join.reset(&link),
                 Effect::Announce(ready) => {
                     outlets.announce.send_replace(ready);
                 }
@@ -220,7 +217,7 @@ fn log(notice: &Notice) {
     static OWN: LogLimit = LogLimit::per_second(10);
     let (limit, warn) = match notice {
         Notice::ProxyUp { .. } | Notice::ProxyDraining { .. } => (&PROXIES, false),
-        Notice::ProxyGone { .. } => (&PROXIES, true),
+        Notice::ProxyGone { .. } | Notice::Inherited { .. } => (&PROXIES, true),
         Notice::RecordRefused { .. } => (&RECORDS, true),
         Notice::JoinRefused { .. } => (&REFUSALS, false),
         Notice::TargetDown { .. } => (&TARGETS, true),

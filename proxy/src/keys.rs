@@ -6,17 +6,24 @@
 //!                                      └─ "address tokens"   key of Retry tokens: any proxy takes any's
 //! ```
 //! A proxy that gets a packet of a connection that another one held can thus answer with that one's
-//! reset token, and the agent joins anew at once.
+//! reset token, and the heir of a proxy can reset the agents that it inherits: they join anew at
+//! once.
 
 use std::{path::Path, sync::Arc};
 
 use aws_lc_rs::{hkdf, hmac};
 use quinn::{EndpointConfig, crypto::HandshakeTokenKey};
 
-use crate::limits::RESET_INTERVAL;
+use crate::{connection_ids::NotedIds, limits::RESET_INTERVAL};
 
 /// Octets of the secret.
 pub const SECRET_LEN: usize = 32;
+
+/// Octets of a stateless reset: no more than a small packet of a connection has.
+const RESET_LEN: usize = 43;
+
+/// Octets of its token (RFC 9000 section 10.3).
+const RESET_TOKEN_LEN: usize = 16;
 
 /// Why there is no secret. Each message names the file.
 #[derive(Debug, thiserror::Error)]
@@ -71,15 +78,40 @@ impl ResetKeys {
     /// What an endpoint needs so that every other one can reset its connections.
     #[must_use]
     pub fn endpoint(&self) -> EndpointConfig {
-        let reset = hmac::Key::new(hmac::HMAC_SHA256, &self.derive("stateless reset"));
-        let mut config = EndpointConfig::new(Arc::new(reset));
+        let mut config = EndpointConfig::new(Arc::new(self.reset_key()));
         let ids = self.derive("connection ids");
         let mark = u64::from_be_bytes(*ids.first_chunk().expect("an HMAC has 32 octets"));
-        config.cid_generator(move || {
-            Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(mark))
-        });
+        config.cid_generator(move || Box::new(NotedIds::new(mark)));
         config.min_reset_interval(RESET_INTERVAL);
         config
+    }
+
+    /// A datagram that resets whoever addresses a connection by this id, whichever proxy held it (RFC
+    /// 9000 section 10.3):
+    ///
+    /// ```text
+    ///  0      1                                    27                              43
+    /// ┌──────┬────────────────────────────────────┬───────────────────────────────┐
+    /// │01....│ random, as in a short-header packet │ token: HMAC-SHA-256 of the id │
+    /// └──────┴────────────────────────────────────┴───────────────────────────────┘
+    /// ```
+    ///
+    /// # Errors
+    /// Without randomness.
+    pub fn stateless_reset(
+        &self,
+        connection: &[u8],
+    ) -> Result<Vec<u8>, aws_lc_rs::error::Unspecified> {
+        let mut packet = vec![0; RESET_LEN - RESET_TOKEN_LEN];
+        aws_lc_rs::rand::fill(&mut packet)?;
+        packet[0] = (packet[0] & 0x3f) | 0x40;
+        let token = hmac::sign(&self.reset_key(), connection);
+        packet.extend_from_slice(&token.as_ref()[..RESET_TOKEN_LEN]);
+        Ok(packet)
+    }
+
+    fn reset_key(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &self.derive("stateless reset"))
     }
 
     /// The key of Retry and address validation tokens.

@@ -28,6 +28,7 @@
 pub mod admin;
 pub mod brain;
 pub mod config;
+pub mod connection_ids;
 pub mod ctl;
 pub mod daemon;
 pub mod framing;

@@ -334,5 +334,8 @@ const fn kind(message: &OverlayMessage) -> &'static str {
         OverlayMessage::Resolve(_) => "resolve",
         OverlayMessage::CandidateList(_) => "candidate_list",
         OverlayMessage::NoTarget(_) => "no_target",
+        OverlayMessage::LeaseReplica(_) => "lease_replica",
+        OverlayMessage::LeaseAck(_) => "lease_ack",
+        OverlayMessage::LeaseTaken(_) => "lease_taken",
     }
 }

@@ -11,8 +11,12 @@ use pias_protocol::{
     agent::{AgentMessage, Join, KeepAlive, Pong},
     group::GroupKey,
     ids::TargetId,
+    overlay::AgentLink,
     time::Time,
 };
+
+/// Within what time after a reset an agent joins anew, so that thousands do not come at once.
+pub(crate) const RESET_SPREAD: Duration = Duration::from_millis(500);
 
 /// Keep-alives in a row that may stay unanswered before an agent connects anew.
 pub(crate) const UNANSWERED: u32 = 3;
@@ -79,9 +83,13 @@ impl Agent {
         }
     }
 
-    /// Where it connects from.
-    pub(crate) fn remote(&self) -> SocketAddr {
-        SocketAddr::new(self.target.ip(), 50_000)
+    /// Its connection of this number.
+    pub(crate) fn link(&self, connection: AgentId) -> AgentLink {
+        AgentLink {
+            remote: SocketAddr::new(self.target.ip(), 50_000),
+            anycast: self.group.address,
+            connection: connection.0.to_be_bytes(),
+        }
     }
 
     pub(crate) fn join(&self) -> AgentMessage {

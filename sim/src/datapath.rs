@@ -102,6 +102,8 @@ pub(crate) enum Action {
 
 /// How long a packet is parked.
 pub(crate) const PARKED: Duration = Duration::from_secs(1);
+/// How many heirs in a row may have died.
+const MAX_HEIRS: usize = 8;
 /// How often an entry's use is reported at most.
 const USED: Duration = Duration::from_secs(1);
 /// How often a target's use is reported at most.
@@ -139,6 +141,8 @@ impl Hosts {
 pub(crate) struct Datapath {
     own: ProxyId,
     peers: Hosts,
+    /// Who stands in for the dead.
+    heirs: BTreeMap<ProxyId, ProxyId>,
     ingress: BTreeMap<GroupKey, (IngressEntry, Option<Time>)>,
     targets: BTreeMap<TargetId, (Target, Option<Time>, u32)>,
     parked: BTreeMap<ParkedId, (Packet, Time)>,
@@ -150,6 +154,7 @@ impl Datapath {
         Self {
             own,
             peers: Hosts::default(),
+            heirs: BTreeMap::new(),
             ingress: BTreeMap::new(),
             targets: BTreeMap::new(),
             parked: BTreeMap::new(),
@@ -167,9 +172,14 @@ impl Datapath {
         match update {
             ForwardingUpdate::Peer { id, .. } => {
                 self.peer(id, true, ids);
+                self.heirs.remove(&id);
             }
-            ForwardingUpdate::PeerGone(id) => {
+            ForwardingUpdate::PeerGone { id, heir } => {
                 self.peer(id, false, ids);
+                match heir {
+                    Some(heir) => self.heirs.insert(id, heir),
+                    None => self.heirs.remove(&id),
+                };
             }
             ForwardingUpdate::Ingress { group, entry } => {
                 self.ingress.insert(group, (entry, None));
@@ -264,7 +274,7 @@ impl Datapath {
             *reported = Some(now);
             actions.push(Action::Event(ForwardingEvent::IngressUsed(group)));
         }
-        let (own, peers) = (self.own, &self.peers);
+        let (own, peers, heirs) = (self.own, &self.peers, &self.heirs);
         match entry {
             IngressEntry::Refuse => actions.push(Action::Refuse(packet)),
             IngressEntry::Rendezvous(rap) if *rap == own => return missed(self, packet),
@@ -273,9 +283,13 @@ impl Datapath {
                 actions.push(Action::Tunnel { to, packet, arrival });
             }
             IngressEntry::Candidates(list) => {
-                let lives = |id| ids.get(id).is_some_and(|host| peers.has(host));
-                let usable = |c: &placement::Candidate| c.proxy == own || lives(c.proxy);
-                match placement::choose(list, flow, usable).map(|c| c.proxy) {
+                let lives = |id| id == own || ids.get(id).is_some_and(|host| peers.has(host));
+                let stand_in = |c: &placement::Candidate| {
+                    let line = std::iter::successors(Some(c.proxy), |id| heirs.get(id).copied());
+                    line.take(MAX_HEIRS).find(|&id| lives(id))
+                };
+                let chosen = placement::choose(list, flow, |c| stand_in(c).is_some());
+                match chosen.and_then(stand_in) {
                     Some(jap) if jap == own => actions.extend(self.deliver(packet, now)),
                     Some(to) => {
                         actions.push(Action::Tunnel { to, packet, arrival: Arrival::Join });

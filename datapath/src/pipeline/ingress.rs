@@ -123,6 +123,11 @@ impl Pipeline {
         let key = client.key;
         if let Some(pinned) = self.pins.get_mut(&key) {
             let hash = pinned.hash;
+            if self.table.peer(pinned.peer).is_none()
+                && let Some(Place::Join(heir)) = self.table.heir_of(pinned.peer)
+            {
+                pinned.peer = heir;
+            }
             if let Some(peer) = self.table.peer(pinned.peer) {
                 pinned.touch(client.transport.flags, now);
                 let verdict = Self::to_peer(peer.tunnel, hash, &client.view.ip, None);

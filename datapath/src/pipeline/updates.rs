@@ -24,7 +24,7 @@ impl Pipeline {
     pub fn apply(&mut self, update: ForwardingUpdate, now: Time, side: &mut Side) {
         match update {
             ForwardingUpdate::Peer { id, tunnel } => self.table.set_peer(id, tunnel),
-            ForwardingUpdate::PeerGone(id) => self.table.remove_peer(id),
+            ForwardingUpdate::PeerGone { id, heir } => self.table.remove_peer(id, heir),
             ForwardingUpdate::Ingress { group, entry } => self.table.set_ingress(group, entry),
             ForwardingUpdate::IngressForget(group) => self.table.forget_ingress(&group),
             ForwardingUpdate::Target(target) => self.table.set_target(target),

@@ -15,8 +15,8 @@ use super::Pipeline;
 use crate::{
     classify::is_host,
     explain::{Explanation, Step},
-    flow::Phase,
-    table::{Choice, Place},
+    flow::{Phase, ingress::Pinned},
+    table::{Choice, Peer, Place},
 };
 
 /// How full the tables are.
@@ -121,7 +121,7 @@ impl Pipeline {
             Some(FlowView {
                 client: flow.key.client,
                 group: flow.key.group,
-                role: FlowRole::Ingress { proxy: self.table.peer(flow.peer)?.id },
+                role: FlowRole::Ingress { proxy: self.pinned_to(flow)?.id },
                 age_s: now.since(flow.created).as_secs(),
                 idle_s: now.since(flow.last).as_secs(),
             })
@@ -159,7 +159,7 @@ impl Pipeline {
 
     fn explain_ingress(&self, key: &FlowKey, now: Time, steps: &mut Vec<Step>) {
         if let Some(flow) = self.pins.get(key)
-            && let Some(peer) = self.table.peer(flow.peer)
+            && let Some(peer) = self.pinned_to(flow)
         {
             let idle_ms = now.since(flow.last).as_millis() as u64;
             steps.push(Step::Pinned { proxy: peer.id, idle_ms });
@@ -193,6 +193,15 @@ impl Pipeline {
         }
     }
 
+    /// Where a pinned flow goes: to its JAP, or to that one's heir.
+    fn pinned_to(&self, flow: &Pinned) -> Option<&Peer> {
+        let heir = || match self.table.heir_of(flow.peer)? {
+            Place::Join(heir) => self.table.peer(heir),
+            _ => None,
+        };
+        self.table.peer(flow.peer).or_else(heir)
+    }
+
     fn explain_candidates(&self, key: &FlowKey, steps: &mut Vec<Step>) {
         use pias_protocol::forwarding::IngressEntry;
         let Some(IngressEntry::Candidates(list)) = self.table.group(&key.group).map(|g| &g.entry)
@@ -205,7 +214,11 @@ impl Pipeline {
             weight: candidate.weight,
             live: self.table.is_live(candidate.proxy),
         }));
-        if !list.iter().any(|candidate| self.table.is_live(candidate.proxy)) {
+        steps.extend(list.iter().filter(|c| !self.table.is_live(c.proxy)).filter_map(|c| {
+            let heir = self.table.stand_in(c.proxy)?;
+            Some(Step::StandsIn { dead: c.proxy, heir })
+        }));
+        if !list.iter().any(|candidate| self.table.stand_in(candidate.proxy).is_some()) {
             steps.push(Step::NoLiveCandidate);
         }
     }

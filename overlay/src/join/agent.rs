@@ -1,8 +1,8 @@
 //! One agent's connection: how long it is believed, and the pings that try it.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use pias_protocol::{ids::TargetId, time::Time};
+use pias_protocol::{ids::TargetId, overlay::AgentLink, time::Time};
 
 use crate::timing::{
     FIRST_PING_DEADLINE, IDLE_AGENT, KEEP_ALIVE_MAX, KEEP_ALIVE_MIN, KEEP_ALIVES_PER_SECOND,
@@ -37,7 +37,7 @@ struct Ping {
 /// A connected agent.
 #[derive(Debug)]
 pub(crate) struct Agent {
-    pub(crate) remote: SocketAddr,
+    pub(crate) link: AgentLink,
     pub(crate) targets: BTreeSet<TargetId>,
     pub(crate) heard: Time,
     /// What it was told last.
@@ -50,9 +50,9 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(remote: SocketAddr, terms: Terms, now: Time) -> Self {
+    pub(crate) fn new(link: AgentLink, terms: Terms, now: Time) -> Self {
         Self {
-            remote,
+            link,
             targets: BTreeSet::new(),
             heard: now,
             terms,
@@ -118,6 +118,14 @@ impl Agent {
 mod tests {
     use super::*;
 
+    fn link() -> AgentLink {
+        AgentLink {
+            remote: "192.0.2.1:1".parse().unwrap(),
+            anycast: "203.0.113.1".parse().unwrap(),
+            connection: [1; 8],
+        }
+    }
+
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
@@ -131,7 +139,7 @@ mod tests {
 
     #[test]
     fn two_pings_in_a_row_unanswered_are_death_and_a_word_between_is_life() {
-        let mut agent = Agent::new("192.0.2.1:1".parse().unwrap(), Terms::with(1), Time::ZERO);
+        let mut agent = Agent::new(link(), Terms::with(1), Time::ZERO);
         let (first, _) = agent.ping(1, Time::ZERO);
         let now = Time::ZERO + ms(10);
         agent.pong(first, now);
@@ -148,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_word_before_the_pong_does_not_spoil_the_measurement() {
-        let mut agent = Agent::new("192.0.2.1:1".parse().unwrap(), Terms::with(1), Time::ZERO);
+        let mut agent = Agent::new(link(), Terms::with(1), Time::ZERO);
         let (first, _) = agent.ping(1, Time::ZERO);
         agent.hear(Time::ZERO + ms(99));
         agent.pong(first, Time::ZERO + ms(100));

@@ -38,20 +38,20 @@ impl Join {
     /// New flows to a target stay unanswered: is the service there, is the agent?
     pub(crate) fn target_silent(&mut self, id: TargetId, now: Time, out: &mut Outbox) {
         self.probe(id, now, out);
-        if let Some(target) = self.targets.get(&id) {
-            let agent = target.agent;
-            if self.agents.get(&agent).is_some_and(|agent| !agent.is_pinged()) {
-                // A service may be slow for many reasons: the doubt in its agent is weak.
-                self.ping(agent, 2, now, out);
-            }
+        if let Some(agent) = self.targets.get(&id).and_then(|target| target.agent)
+            && self.agents.get(&agent).is_some_and(|agent| !agent.is_pinged())
+        {
+            // A service may be slow for many reasons: the doubt in its agent is weak.
+            self.ping(agent, 2, now, out);
         }
     }
 
     /// Flows are placed on a target: that its agent is dead must not take long to notice.
     pub(crate) fn target_used(&mut self, id: TargetId, now: Time, out: &mut Outbox) {
         let Some(target) = self.targets.get(&id) else { return };
-        let agent = target.agent;
-        if self.agents.get(&agent).is_some_and(|agent| agent.worth_a_ping(now)) {
+        if let Some(agent) = target.agent
+            && self.agents.get(&agent).is_some_and(|agent| agent.worth_a_ping(now))
+        {
             self.ping(agent, 1, now, out);
         }
     }
@@ -135,7 +135,9 @@ impl Join {
     ) {
         let Some(target) = self.targets.get(&id) else { return };
         let (agent, group, address) = (target.agent, target.group, target.address);
-        out.agent(agent, TargetChange { lease: id, up, reason: why.to_owned() });
+        if let Some(agent) = agent {
+            out.agent(agent, TargetChange { lease: id, up, reason: why.to_owned() });
+        }
         out.notice(if up {
             Notice::TargetUp { target: id, group, address, why }
         } else {

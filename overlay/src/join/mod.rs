@@ -8,10 +8,15 @@ mod admission;
 mod agent;
 mod granted;
 mod health;
+mod inherited;
 mod report;
 mod target;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use pias_protocol::{
@@ -19,7 +24,7 @@ use pias_protocol::{
     forwarding::ForwardingUpdate,
     group::GroupKey,
     ids::{ProxyId, TargetId},
-    overlay::CountAck,
+    overlay::{AgentLink, CountAck},
     time::Time,
 };
 
@@ -27,6 +32,7 @@ use self::{
     admission::{JoinError, admit},
     agent::{Agent, Terms},
     granted::Granted,
+    inherited::{Orphans, Suspects},
     report::Reports,
     target::{Registered, Service},
 };
@@ -50,10 +56,12 @@ enum Due {
     Ping(AgentId),
     /// A service that is down is probed again, or a probe is lost.
     Probe(TargetId),
-    /// The flows of a target that left had their time.
+    /// The flows of a target that left had their time, or the agent of an inherited one did not come.
     Gone(TargetId),
     /// Agents have waited long enough to hear that they are members.
     Granted(GroupKey),
+    /// Some more agents are pinged, because they may have been reset.
+    Suspects,
 }
 
 /// How many pings may be sent: refilled at [`PINGS_PER_SECOND`].
@@ -91,6 +99,12 @@ pub(crate) struct Join {
     by_address: BTreeMap<(GroupKey, SocketAddr), TargetId>,
     reports: Reports,
     granted: Granted,
+    orphans: Orphans,
+    suspects: Suspects,
+    /// Targets of which the heir must hear.
+    changed: BTreeSet<TargetId>,
+    /// Targets of which mates must hear that they are here.
+    joined: BTreeSet<TargetId>,
     timers: Timers<Due>,
     budget: Budget,
     last_target: u64,
@@ -114,6 +128,10 @@ impl Join {
             by_address: BTreeMap::new(),
             reports: Reports::new(random),
             granted: Granted::default(),
+            orphans: Orphans::default(),
+            suspects: Suspects::default(),
+            changed: BTreeSet::new(),
+            joined: BTreeSet::new(),
             timers: Timers::default(),
             budget: Budget { micro_pings: Budget::FULL, filled: now },
             last_target: 0,
@@ -152,7 +170,7 @@ impl Join {
     pub(crate) fn connected(
         &mut self,
         id: AgentId,
-        remote: SocketAddr,
+        link: AgentLink,
         world: &World,
         now: Time,
         out: &mut Outbox,
@@ -162,10 +180,10 @@ impl Join {
             out.close(id, CloseReason::TooManyAgents);
             return;
         }
-        let agent = Agent::new(remote, Terms::with(self.targets.len()), now);
+        let agent = Agent::new(link, Terms::with(self.targets.len()), now);
         self.timers.set(Due::Lease(id), agent.lapses());
         self.agents.insert(id, agent);
-        self.by_remote.insert(remote, id);
+        self.by_remote.insert(link.remote, id);
         let own = world.members.own();
         out.agent(id, Welcome { proxy: own.name.clone(), cluster: own.cluster.clone() });
         if self.draining {
@@ -189,11 +207,15 @@ impl Join {
             agent.pong(pong.sequence, now);
         }
         agent.hear(now);
+        if self.suspects.lives(id) {
+            // Mates that inherited its targets can let go of them.
+            self.joined.extend(&agent.targets);
+        }
         match message {
             AgentMessage::Join(wish) => self.wish(id, &wish, world, now, out),
             AgentMessage::Leave(leave) => {
                 if self.holds(id, leave.lease) {
-                    self.leave(leave.lease, world, now, out);
+                    self.leave(leave.lease, "it left", world, now, out);
                 }
             }
             AgentMessage::Health(health) => {
@@ -241,16 +263,18 @@ impl Join {
         });
         if let Err(error) = admitted {
             out.counters.joins_refused += 1;
-            let (group, agent, why) = (wish.group, agent.remote, error.to_string());
+            let (group, agent, why) = (wish.group, agent.link.remote, error.to_string());
             out.notice(Notice::JoinRefused { group, agent, why: why.clone() });
             out.agent(id, Refused { request: wish.request, code: error.code(), reason: why });
             return;
         }
-        let target = known.unwrap_or_else(|| {
-            self.last_target += 1;
-            TargetId(self.last_target)
-        });
+        let target = known.unwrap_or_else(|| self.next_target());
         self.register(target, id, wish, world, now, out);
+    }
+
+    const fn next_target(&mut self) -> TargetId {
+        self.last_target += 1;
+        TargetId(self.last_target)
     }
 
     /// Makes the target a member, or an agent that came back its owner again: the flows of a target
@@ -266,25 +290,31 @@ impl Join {
     ) {
         let terms = Terms::with(self.targets.len() + 1);
         let Some(agent) = self.agents.get_mut(&id) else { return };
-        let remote = agent.remote;
+        let link = agent.link;
         agent.targets.insert(target);
         agent.terms = terms;
         self.timers.set(Due::Lease(id), agent.lapses());
-        let fresh = Registered::new(target, wish.group, wish.target, id, remote);
+        let fresh = Registered::new(target, wish.group, wish.target, Some(id), link, now);
         let entry = self.targets.entry(target).or_insert(fresh);
-        let former = std::mem::replace(&mut entry.agent, id);
-        entry.agent_address = remote;
+        let former = entry.agent.replace(id);
+        let former_link = std::mem::replace(&mut entry.link, link);
+        (entry.since, entry.taken) = (now, false);
         entry.weight = wish.weight;
         entry.healthy = wish.healthy;
         entry.leaving = false;
         if entry.service != Service::Answers {
             entry.become_service(Service::Answers);
         }
-        if former != id
-            && let Some(former) = self.agents.get_mut(&former)
-        {
-            former.targets.remove(&target);
+        match former {
+            Some(former) if former != id => {
+                if let Some(former) = self.agents.get_mut(&former) {
+                    former.targets.remove(&target);
+                }
+            }
+            Some(_) => {}
+            None => self.orphans.remove(former_link, target),
         }
+        self.joined.insert(target);
         self.by_address.insert((wish.group, wish.target), target);
         self.timers.cancel(Due::Gone(target));
         out.counters.joins += 1;
@@ -292,7 +322,7 @@ impl Join {
             target,
             group: wish.group,
             address: wish.target,
-            agent: remote,
+            agent: link.remote,
         });
         let joined = Joined {
             request: wish.request,
@@ -315,23 +345,43 @@ impl Join {
     }
 
     /// A target leaves: no new flows; the agent may close, its flows have some time.
-    fn leave(&mut self, id: TargetId, world: &World, now: Time, out: &mut Outbox) {
+    fn leave(
+        &mut self,
+        id: TargetId,
+        why: &'static str,
+        world: &World,
+        now: Time,
+        out: &mut Outbox,
+    ) {
         let Some(target) = self.targets.get_mut(&id) else { return };
         target.leaving = true;
-        if let Some(agent) = self.agents.get_mut(&target.agent) {
-            agent.targets.remove(&id);
-        }
+        let (agent, link) = (target.agent, target.link);
+        self.let_go(id, agent, link);
+        let Some(target) = self.targets.get(&id) else { return };
         self.timers.cancel(Due::Probe(id));
         self.timers.set(Due::Gone(id), now + LEAVING);
         let (group, address) = (target.group, target.address);
-        out.notice(Notice::TargetGone { target: id, group, address, why: "it left" });
+        out.notice(Notice::TargetGone { target: id, group, address, why });
         self.publish(id, world, now, out);
+    }
+
+    /// A target is its agent's no more, nor one that waits for its agent.
+    fn let_go(&mut self, id: TargetId, agent: Option<AgentId>, link: AgentLink) {
+        match agent {
+            Some(agent) => {
+                if let Some(agent) = self.agents.get_mut(&agent) {
+                    agent.targets.remove(&id);
+                }
+            }
+            None => self.orphans.remove(link, id),
+        }
     }
 
     /// Tells the datapath what a target is now, and the RAPs what its group counts.
     fn publish(&mut self, id: TargetId, world: &World, now: Time, out: &mut Outbox) {
         let Some(target) = self.targets.get(&id) else { return };
         out.forward(ForwardingUpdate::Target(target.forwarding()));
+        self.changed.insert(id);
         let group = target.group;
         self.count(group, world, now, out);
     }
@@ -353,9 +403,9 @@ impl Join {
     ) {
         let Some(target) = self.targets.remove(&id) else { return };
         self.by_address.remove(&(target.group, target.address));
-        if let Some(agent) = self.agents.get_mut(&target.agent) {
-            agent.targets.remove(&id);
-        }
+        self.let_go(id, target.agent, target.link);
+        self.changed.insert(id);
+        self.joined.remove(&id);
         for due in [Due::Probe(id), Due::Gone(id)] {
             self.timers.cancel(due);
         }
@@ -377,15 +427,20 @@ impl Join {
         out: &mut Outbox,
     ) {
         let Some(agent) = self.agents.remove(&id) else { return };
-        if self.by_remote.get(&agent.remote) == Some(&id) {
-            self.by_remote.remove(&agent.remote);
+        if self.by_remote.get(&agent.link.remote) == Some(&id) {
+            self.by_remote.remove(&agent.link.remote);
         }
+        self.suspects.forget(id);
         for due in [Due::Lease(id), Due::Ping(id)] {
             self.timers.cancel(due);
         }
         self.granted.forget(id);
         for target in agent.targets {
-            self.remove(target, why, world, now, out);
+            if self.targets.get(&target).is_some_and(|target| target.taken) {
+                self.leave(target, "it joined at another proxy", world, now, out);
+            } else {
+                self.remove(target, why, world, now, out);
+            }
         }
     }
 
@@ -415,7 +470,8 @@ impl Join {
 
     /// When targets need attention, and when reports do.
     pub(crate) fn next(&self) -> (Option<Time>, Option<Time>) {
-        (self.timers.next(), self.reports.next())
+        let targets = [self.timers.next(), self.orphans.next()].into_iter().flatten().min();
+        (targets, self.reports.next())
     }
 
     pub(crate) fn tick(&mut self, world: &World, now: Time, out: &mut Outbox) {
@@ -424,10 +480,12 @@ impl Join {
                 Due::Lease(id) => self.lease_due(id, world, now, out),
                 Due::Ping(id) => self.ping_due(id, world, now, out),
                 Due::Probe(id) => self.probe_due(id, now, out),
-                Due::Gone(id) => self.remove(id, "it left", world, now, out),
+                Due::Gone(id) => self.remove(id, "its agent did not come back", world, now, out),
                 Due::Granted(group) => self.granted.say(group, out),
+                Due::Suspects => self.some_suspects(now, out),
             }
         }
+        self.orphans.tick(now, out);
         self.reports.tick(world, now, out);
     }
 
@@ -447,7 +505,7 @@ impl Join {
         let wanted = self.targets.values().filter(|t| group.is_none_or(|group| t.group == group));
         wanted
             .map(|target| {
-                let agent = self.agents.get(&target.agent);
+                let agent = target.agent.and_then(|agent| self.agents.get(&agent));
                 let (state, why) = target.words();
                 TargetView {
                     id: target.id.0,
@@ -456,7 +514,7 @@ impl Join {
                     state,
                     why,
                     weight: target.weight,
-                    agent: target.agent_address,
+                    agent: target.link.remote,
                     lease_ms: agent.map_or(0, |agent| agent.terms.lease.as_millis() as u64),
                     heard_ms: agent.map_or(0, |agent| (now - agent.heard).as_millis() as u64),
                 }

@@ -176,6 +176,16 @@ impl Reports {
         }
     }
 
+    /// This proxy was taken for dead, and what it told with it.
+    pub(crate) fn renew(&mut self, now: Time) {
+        self.unacknowledged.clear();
+        for told in self.groups.values_mut().flat_map(|group| group.told.values_mut()) {
+            told.lost = true;
+            told.acknowledged = false;
+        }
+        self.ring_changed(now);
+    }
+
     /// A proxy is gone, and what it was told with it; unless it was only silent for a while. Then
     /// it has to be told of what ended meanwhile.
     pub(crate) fn gone(&mut self, proxy: ProxyId) {

@@ -6,6 +6,7 @@ use pias_protocol::{
     forwarding::{ProbeOutcome, Target, TargetState},
     group::{GroupKey, Protocol},
     ids::TargetId,
+    overlay::{AgentLink, LeaseState},
     time::Time,
 };
 
@@ -43,10 +44,15 @@ pub(crate) struct Registered {
     pub(crate) group: GroupKey,
     pub(crate) address: SocketAddr,
     pub(crate) weight: u32,
-    pub(crate) agent: AgentId,
-    pub(crate) agent_address: SocketAddr,
+    /// The connection that holds it; `None` while it is inherited and its agent is not back.
+    pub(crate) agent: Option<AgentId>,
+    pub(crate) link: AgentLink,
+    /// When it was registered here, or its agent came (back) here.
+    pub(crate) since: Time,
     /// Whether it left, and only keeps its flows.
     pub(crate) leaving: bool,
+    /// Whether a mate says that it joined there: with its agent's connection it leaves.
+    pub(crate) taken: bool,
     /// The agent's own word.
     pub(crate) healthy: bool,
     /// What this proxy found out.
@@ -64,8 +70,9 @@ impl Registered {
         id: TargetId,
         group: GroupKey,
         address: SocketAddr,
-        agent: AgentId,
-        agent_address: SocketAddr,
+        agent: Option<AgentId>,
+        link: AgentLink,
+        now: Time,
     ) -> Self {
         Self {
             id,
@@ -73,13 +80,39 @@ impl Registered {
             address,
             weight: 1,
             agent,
-            agent_address,
+            link,
+            since: now,
             leaving: false,
+            taken: false,
             healthy: true,
             service: Service::Answers,
             probing: None,
             backoff: PROBE_BACKOFF_MIN,
             silences: 0,
+        }
+    }
+
+    /// One that was another proxy's, in the state that it was in there.
+    pub(crate) fn inherited(mut self, weight: u32, state: LeaseState) -> Self {
+        self.weight = weight;
+        match state {
+            LeaseState::Up => {}
+            LeaseState::Unwell => self.healthy = false,
+            LeaseState::Refuses => self.service = Service::Refuses,
+            LeaseState::Silent => self.service = Service::Silent,
+            LeaseState::Left => self.leaving = true,
+        }
+        self
+    }
+
+    /// What an heir must know of its service.
+    pub(crate) const fn lease_state(&self) -> LeaseState {
+        match (self.leaving, self.healthy, self.service) {
+            (true, ..) => LeaseState::Left,
+            (_, false, _) => LeaseState::Unwell,
+            (.., Service::Refuses) => LeaseState::Refuses,
+            (.., Service::Silent) => LeaseState::Silent,
+            (.., Service::Answers) => LeaseState::Up,
         }
     }
 
@@ -127,6 +160,9 @@ impl Registered {
             (_, false, _) => ("down", "its agent's own check fails"),
             (.., Service::Refuses) => ("down", "it refuses a probe"),
             (.., Service::Silent) => ("down", "it does not answer a probe"),
+            (.., Service::Answers) if self.agent.is_none() => {
+                ("up", "inherited; its agent is not back yet")
+            }
             (.., Service::Answers) => ("up", "nothing speaks against it"),
         }
     }
@@ -188,13 +224,18 @@ mod tests {
     use super::*;
 
     fn target(group: &str) -> Registered {
-        let at = |text: &str| text.parse().unwrap();
+        let link = AgentLink {
+            remote: "10.0.0.1:2".parse().unwrap(),
+            anycast: "203.0.113.1".parse().unwrap(),
+            connection: [1; 8],
+        };
         Registered::new(
             TargetId(1),
             group.parse().unwrap(),
-            at("10.0.0.1:1"),
-            AgentId(1),
-            at("10.0.0.1:2"),
+            "10.0.0.1:1".parse().unwrap(),
+            Some(AgentId(1)),
+            link,
+            Time::ZERO,
         )
     }
 

@@ -44,6 +44,14 @@ pub(crate) enum MemberEvent {
     Gone(ProxyId),
 }
 
+impl MemberEvent {
+    /// Whom it is about.
+    pub(crate) const fn proxy(self) -> ProxyId {
+        let (Self::Up(id) | Self::Draining(id) | Self::Gone(id)) = self;
+        id
+    }
+}
+
 /// Who takes part.
 #[derive(Debug)]
 pub(crate) struct Membership {

@@ -6,16 +6,25 @@ use pias_protocol::{ids::ProxyId, time::Time};
 
 use crate::{
     limits::MAX_ASKERS,
-    timing::{ASKER_LIFETIME, COUNT_LIFETIME, LIST_REPEAT},
+    timing::{ASKER_LIFETIME, COUNT_LIFETIME, INHERITED_LIFETIME, LIST_REPEAT},
 };
 
 /// A JAP's report.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Count {
-    /// The weight of its targets; never 0.
-    pub(crate) count: u32,
+    /// The weight of its targets, as it reported; 0 if it only stands in for others.
+    count: u32,
+    /// That of dead JAPs that it stands in for, until it says itself.
+    inherited: u32,
     /// When it is no longer believed.
     pub(crate) expires: Time,
+}
+
+impl Count {
+    /// The weight of all; never 0.
+    pub(crate) const fn total(&self) -> u32 {
+        self.count.saturating_add(self.inherited)
+    }
 }
 
 /// An ingress that has the list.
@@ -40,7 +49,8 @@ impl Group {
         if count == 0 {
             return self.counts.remove(&jap).is_some();
         }
-        self.counts.insert(jap, Count { count, expires: now + COUNT_LIFETIME }).is_none()
+        let known = Count { count, inherited: 0, expires: now + COUNT_LIFETIME };
+        self.counts.insert(jap, known).is_none()
     }
 
     /// Drops what was not refreshed. Whether the set of JAPs changed.
@@ -57,10 +67,17 @@ impl Group {
         counts.chain(self.askers.values().map(|asker| asker.asked + ASKER_LIFETIME)).min()
     }
 
-    /// A proxy is gone, and its count and its interest with it.
-    pub(crate) fn forget(&mut self, proxy: ProxyId) {
-        self.counts.remove(&proxy);
-        self.askers.remove(&proxy);
+    /// A proxy is gone, and its interest with it. Its count is its heir's: added to what that one
+    /// reported, and believed for a short time where it did not report anything. Whether there was
+    /// something to inherit.
+    pub(crate) fn inherit(&mut self, dead: ProxyId, heir: Option<ProxyId>, now: Time) -> bool {
+        self.askers.remove(&dead);
+        let Some(count) = self.counts.remove(&dead) else { return false };
+        let Some(heir) = heir else { return false };
+        let expires = count.expires.min(now + INHERITED_LIFETIME);
+        let known = self.counts.entry(heir).or_insert(Count { count: 0, inherited: 0, expires });
+        known.inherited = known.inherited.saturating_add(count.total());
+        true
     }
 
     /// An ingress asks. Whether it should be sent the list: not if that happened a moment ago,
@@ -140,6 +157,31 @@ mod tests {
         assert!(!group.expire(Time::from_micros(expiry.as_micros() - 1)));
         assert!(group.expire(expiry));
         assert!(!group.served());
+    }
+
+    #[test]
+    fn an_heir_is_believed_to_serve_for_a_while_and_then_only_what_it_reports() {
+        const HEIR: ProxyId = ProxyId(2);
+        let total = |group: &Group| group.counts().map(|(id, c)| (id, c.total())).next();
+        let mut group = Group::default();
+        group.report(JAP, 3, Time::ZERO);
+        group.inherit(JAP, Some(HEIR), Time::ZERO);
+        assert_eq!(total(&group), Some((HEIR, 3)));
+        assert_eq!(group.next_expiry(), Some(Time::ZERO + INHERITED_LIFETIME));
+        assert!(!group.report(HEIR, 2, Time::ZERO));
+        assert_eq!(total(&group), Some((HEIR, 2)));
+        group.inherit(HEIR, None, Time::ZERO);
+        assert!(group.idle());
+    }
+
+    #[test]
+    fn what_an_heir_serves_itself_is_added_to_what_it_inherits() {
+        const HEIR: ProxyId = ProxyId(2);
+        let mut group = Group::default();
+        group.report(JAP, 3, Time::ZERO);
+        group.report(HEIR, 4, Time::ZERO);
+        group.inherit(JAP, Some(HEIR), Time::ZERO);
+        assert_eq!(group.counts().map(|(_, c)| c.total()).collect::<Vec<_>>(), [7]);
     }
 
     #[test]

@@ -280,7 +280,7 @@ impl Rendezvous {
             wanted
                 .filter_map(|(proxy, count)| {
                     let cluster = world.members.cluster(proxy)?;
-                    Some(Counted { proxy, cluster, count: count.count })
+                    Some(Counted { proxy, cluster, count: count.total() })
                 })
                 .collect()
         };
@@ -291,12 +291,17 @@ impl Rendezvous {
         select(world.policy(key), ingress, &japs, |to| world.distances.between(ingress, to))
     }
 
-    /// A proxy is gone: its counts too, at once. Ingresses know as well, and need no push. This
-    /// proxy may have inherited groups, so it warms up again.
-    pub(crate) fn gone(&mut self, proxy: ProxyId, now: Time) {
+    /// A proxy is gone: its counts go to its heir, or away, at once. Ingresses know as well, and need
+    /// no push. This proxy may have been handed groups, so it warms up again.
+    pub(crate) fn gone(&mut self, proxy: ProxyId, heir: Option<ProxyId>, now: Time) {
         self.warm = self.warm.max(now + WARM_UP);
-        self.groups.retain(|_, group| {
-            group.forget(proxy);
+        let timers = &mut self.timers;
+        self.groups.retain(|&key, group| {
+            if group.inherit(proxy, heir, now)
+                && let Some(at) = group.next_expiry()
+            {
+                timers.set_by(Due::Expiry(key), at);
+            }
             !group.idle()
         });
     }
@@ -377,7 +382,7 @@ impl Rendezvous {
         counts
             .map(|(jap, count)| CountView {
                 proxy: world.name(jap),
-                count: count.count,
+                count: count.total(),
                 expires_ms: (count.expires - now).as_millis() as u64,
             })
             .collect()

@@ -7,6 +7,8 @@
 //!  JAP  → RAP       CountReport,  answered by CountAck
 //!  IAP  → RAP       Resolve (or in-band, by a tunnel packet), answered by CandidateList
 //!  JAP  → IAP       NoTarget
+//!  JAP  → its heir  LeaseReplica, answered by LeaseAck
+//!  JAP  → mates     LeaseTaken
 //! ```
 
 /// Gives messages without bounds of their own the `check` that [`messages!`] calls.
@@ -21,12 +23,14 @@ macro_rules! unbounded {
     };
 }
 
+mod leases;
 mod membership;
 mod proximity;
 mod rendezvous;
 
 use crate::envelope::messages;
 
+pub use leases::{AgentLink, Lease, LeaseAck, LeaseReplica, LeaseState, LeaseTaken};
 pub use membership::{Heartbeat, HeartbeatAck, MemberRecord, MemberState, MemberUpdate};
 pub use proximity::Proximity;
 pub use rendezvous::{CandidateList, CountAck, CountReport, NoTarget, Resolve};
@@ -52,5 +56,11 @@ messages! {
         8 => CandidateList,
         /// The sender has no target of a group, though a packet came for one.
         9 => NoTarget,
+        /// Leases of the sender, to its heir.
+        20 => LeaseReplica,
+        /// Answers [`LeaseReplica`].
+        21 => LeaseAck,
+        /// Targets joined at the sender.
+        22 => LeaseTaken,
     }
 }

@@ -26,6 +26,9 @@ pub(super) fn sentence(step: &Step, names: &Names) -> String {
             let state = if *live { "" } else { ", not live" };
             format!("candidate {}: tier {tier}, weight {weight}{state}", names.of(*proxy))
         }
+        Step::StandsIn { dead, heir } => {
+            format!("{} is dead: {} stands in for it", names.of(*dead), names.of(*heir))
+        }
         Step::Chosen { proxy } => format!("the flow's hash chooses {}", names.of(*proxy)),
         Step::NoLiveCandidate => "no candidate lives: the packet waits for the RAP".to_owned(),
         Step::Tunnel { proxy, address } => {

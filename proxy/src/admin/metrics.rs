@@ -98,6 +98,8 @@ fn overlay(registry: &mut Registry, status: &StatusView) {
         ("reports_received", "Count reports received, as a RAP", c.reports_received),
         ("joins", "Joins granted", c.joins),
         ("joins_refused", "Joins refused", c.joins_refused),
+        ("leases_inherited", "Leases taken over from mates that died", c.leases_inherited),
+        ("agents_reset", "Stateless resets sent to agents of mates that died", c.agents_reset),
         ("pings", "Pings sent to agents", c.pings),
         ("pings_skipped", "Pings not sent because their budget was used up", c.pings_skipped),
         ("probes", "Probes of targets", c.probes),

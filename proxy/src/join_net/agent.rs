@@ -4,13 +4,15 @@ use pias_overlay::AgentId;
 use pias_protocol::{
     agent::{AgentMessage, JapMessage},
     envelope,
+    overlay::AgentLink,
 };
-use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use quinn::{Connection, ConnectionError, Incoming, RecvStream, SendStream, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{JoinNet, Place};
 use crate::{
     brain::Input,
+    connection_ids,
     framing::{Frame, FrameError, Frames},
     limits,
     log_limit::LogLimit,
@@ -32,15 +34,15 @@ pub(super) async fn serve(
 ) {
     let opened = tokio::time::timeout(limits::AGENT_HANDSHAKE_TIME, open(incoming)).await;
     drop(handshake);
-    let Ok(Ok((connection, send, receive))) = opened else {
+    let Ok(Ok((connection, link, send, receive))) = opened else {
         return net.0.counters.refused(AgentRefusal::Handshake);
     };
     let agent = net.0.new_id();
     let (queue, sayings) = mpsc::channel(limits::AGENT_QUEUE);
     net.0.agents().insert(agent, queue);
     net.0.counters.connected();
-    let remote = connection.remote_address();
-    if net.0.inputs.send(Input::AgentConnected { agent, remote }).await.is_ok() {
+    let remote = link.remote;
+    if net.0.inputs.send(Input::AgentConnected { agent, link }).await.is_ok() {
         let (end, code, reason) = tokio::select! {
             ended = listen(&net, agent, receive) => ended,
             ended = speak(send, sayings) => ended,
@@ -57,10 +59,17 @@ pub(super) async fn serve(
 /// The handshake, and the agent's one stream.
 async fn open(
     incoming: Incoming,
-) -> Result<(Connection, SendStream, RecvStream), quinn::ConnectionError> {
-    let connection = incoming.await?;
+) -> Result<(Connection, AgentLink, SendStream, RecvStream), ConnectionError> {
+    let (connecting, id) = connection_ids::accept(incoming)?;
+    let connection = connecting.await?;
+    let link = AgentLink {
+        remote: connection.remote_address(),
+        // The registration socket names it for every datagram.
+        anycast: connection.local_ip().ok_or(ConnectionError::LocallyClosed)?,
+        connection: id,
+    };
     let (send, receive) = connection.accept_bi().await?;
-    Ok((connection, send, receive))
+    Ok((connection, link, send, receive))
 }
 
 /// How a connection ended: for the counter, and for the agent.

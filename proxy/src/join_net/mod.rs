@@ -23,7 +23,7 @@ use std::{
 
 use pias_datapath::engine::Datagram;
 use pias_overlay::AgentId;
-use pias_protocol::agent::JapMessage;
+use pias_protocol::{agent::JapMessage, overlay::AgentLink};
 use quinn::{Endpoint, Incoming, ServerConfig, TransportConfig, VarInt};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -54,6 +54,8 @@ pub struct JoinNet(Arc<Shared>);
 
 struct Shared {
     endpoint: Endpoint,
+    socket: Arc<RegistrationSocket>,
+    reset_keys: ResetKeys,
     agents: Mutex<HashMap<AgentId, mpsc::Sender<Saying>>>,
     sources: Mutex<HashMap<IpAddr, usize>>,
     handshakes: Arc<Semaphore>,
@@ -80,14 +82,17 @@ impl JoinNet {
             .transport_config(Arc::new(transport()))
             .token_key(reset_keys.token_key())
             .max_incoming(limits::AGENT_HANDSHAKES);
+        let socket = RegistrationSocket::new(received, send, counters.clone());
         let endpoint = Endpoint::new_with_abstract_socket(
             reset_keys.endpoint(),
             Some(server),
-            RegistrationSocket::new(received, send, counters.clone()),
+            socket.clone(),
             Arc::new(quinn::TokioRuntime),
         )?;
         let net = Self(Arc::new(Shared {
             endpoint,
+            socket,
+            reset_keys: reset_keys.clone(),
             agents: Mutex::default(),
             sources: Mutex::default(),
             handshakes: Arc::new(Semaphore::new(limits::AGENT_HANDSHAKES)),
@@ -107,6 +112,13 @@ impl JoinNet {
     /// Closes an agent's connection, after what was said to it before.
     pub fn close_agent(&self, agent: AgentId, reason: String) {
         self.hand(agent, Saying::Close(reason));
+    }
+
+    /// Resets the connection of an agent to another proxy, which is dead.
+    pub fn reset(&self, link: &AgentLink) {
+        if let Ok(packet) = self.0.reset_keys.stateless_reset(&link.connection) {
+            self.0.socket.send(link.anycast, link.remote, packet);
+        }
     }
 
     /// Closes all connections: agents join elsewhere at once.

@@ -6,7 +6,7 @@
 use std::{
     fmt,
     io::{self, IoSliceMut},
-    net::{Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -49,6 +49,18 @@ impl RegistrationSocket {
     ) -> Arc<Self> {
         Arc::new(Self { send, received: Mutex::new(Received { queue, rest: None }), counters })
     }
+
+    /// Sends one datagram that is no connection's, from an anycast address.
+    pub fn send(&self, source: IpAddr, remote: SocketAddr, payload: Vec<u8>) {
+        let local = SocketAddr::new(source, PIAS_PORT);
+        self.hand_over(Datagram { local, remote, ecn: 0, segment_size: None, payload });
+    }
+
+    fn hand_over(&self, datagram: Datagram) {
+        if !(self.send)(datagram) {
+            self.counters.send_dropped();
+        }
+    }
 }
 
 impl fmt::Debug for RegistrationSocket {
@@ -67,16 +79,13 @@ impl AsyncUdpSocket for RegistrationSocket {
         let Some(source) = transmit.src_ip else {
             return Err(io::Error::other("a datagram without the anycast address it comes from"));
         };
-        let sent = (self.send)(Datagram {
+        self.hand_over(Datagram {
             local: SocketAddr::new(source, PIAS_PORT),
             remote: transmit.destination,
             ecn: transmit.ecn.map_or(0, |ecn| ecn as u8),
             segment_size: transmit.segment_size.and_then(|size| size.try_into().ok()),
             payload: transmit.contents.to_vec(),
         });
-        if !sent {
-            self.counters.send_dropped();
-        }
         Ok(())
     }
 

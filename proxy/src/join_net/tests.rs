@@ -191,6 +191,24 @@ async fn the_next_proxy_resets_the_connections_of_a_dead_one() {
 }
 
 #[tokio::test]
+async fn the_heir_of_a_dead_proxy_resets_its_agents_before_they_say_a_word() {
+    let operator = Operator::new(&["fra1", "fra2"]);
+    let anycast = Anycast::new().await;
+    let mut first = anycast.proxy(&operator, "fra1");
+    anycast.route_to(&first);
+    let mut agent = Agent::connect(&operator, anycast.address).await.unwrap();
+    agent.keep_alive(1).await;
+    let link = match first.hear().await {
+        Input::AgentConnected { link, .. } => link,
+        other => panic!("heard {other:?}"),
+    };
+    let heir = anycast.proxy(&operator, "fra2");
+    anycast.route_to(&heir);
+    heir.net.reset(&link);
+    assert_eq!(agent.closed().await, ConnectionError::Reset);
+}
+
+#[tokio::test]
 async fn an_agent_that_talks_nonsense_is_closed_and_counted() {
     let operator = Operator::new(&["fra1"]);
     let anycast = Anycast::new().await;

@@ -3,11 +3,15 @@
 use std::{net::SocketAddr, time::Duration};
 
 use pias_overlay::AgentId;
-use pias_protocol::agent::{AgentMessage, JapMessage, Leave};
+use pias_protocol::{
+    agent::{AgentMessage, JapMessage, Leave},
+    hash,
+    overlay::AgentLink,
+};
 
 use super::{Sim, event::Event, host::HostNo};
 use crate::{
-    agent::{Agent, AgentNo, Service, UNANSWERED},
+    agent::{Agent, AgentNo, RESET_SPREAD, Service, UNANSWERED},
     network::ROUTING,
 };
 
@@ -145,12 +149,40 @@ impl Sim {
         if !self.runs(host) {
             return;
         }
-        let (remote, join) = (agent.remote(), agent.join());
+        let (link, join) = (agent.link(id), agent.join());
         self.hosts[host].agents.insert(id, no);
         self.with_node(host, |node, now| {
-            node.agent_connected(id, remote, now);
+            node.agent_connected(id, link, now);
             node.agent_message(id, join, now);
         });
+    }
+
+    /// A proxy sends a stateless reset for what was a connection to another one.
+    pub(super) fn send_reset(&mut self, n: HostNo, link: &AgentLink) {
+        let Some(agent) = Agent::at(link.remote).filter(|&no| no < self.agents.len()) else {
+            return;
+        };
+        let (here, there) = (self.hosts[n].cluster, self.agents[agent].cluster);
+        if let Some(delay) = self.network.delay(here, there, self.now) {
+            let connection = AgentId(u64::from_be_bytes(link.connection));
+            self.push(delay, Event::Reset { agent: AgentNo(agent), connection });
+        }
+    }
+
+    /// A stateless reset arrives. It counts if it is for the connection that the agent has.
+    pub(super) fn reset(&mut self, no: AgentNo, connection: AgentId) {
+        let agent = &self.agents[no.0];
+        let Some((host, id)) = agent.connection.filter(|&(_, id)| id == connection) else { return };
+        if agent.runs {
+            self.hosts[host].agents.remove(&id);
+            self.reconnect(no, self.spread(id));
+        }
+    }
+
+    /// How long an agent waits after a reset.
+    fn spread(&self, connection: AgentId) -> Duration {
+        let chance = hash::mix(self.seed, connection.0);
+        Duration::from_micros(chance % RESET_SPREAD.as_micros() as u64)
     }
 
     pub(super) fn reconnect(&mut self, no: AgentNo, after: Duration) {
@@ -238,7 +270,7 @@ impl Sim {
                 keep_alive
             }
             Some((n, delay)) if !self.is_paused(n) => {
-                self.reconnect(no, delay * 2);
+                self.reconnect(no, delay * 2 + self.spread(id));
                 return;
             }
             _ => ROUTING.min(keep_alive),

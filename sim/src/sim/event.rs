@@ -1,6 +1,7 @@
 //! What may happen. Events are small, so that the queue moves little: what is large is boxed, what
 //! is frequent is not.
 
+use pias_overlay::AgentId;
 use pias_protocol::{
     agent::{AgentMessage, JapMessage},
     forwarding::ForwardingEvent,
@@ -87,6 +88,11 @@ pub(crate) enum Event {
     Reconnect {
         agent: AgentNo,
         generation: u32,
+    },
+    /// A stateless reset for this connection.
+    Reset {
+        agent: AgentNo,
+        connection: AgentId,
     },
     /// A paused or busy process goes on.
     Wake {

@@ -276,6 +276,7 @@ impl Sim {
             Event::ToAgent { .. }
             | Event::AgentTick { .. }
             | Event::Reconnect { .. }
+            | Event::Reset { .. }
             | Event::Wake { .. }
             | Event::Route { .. } => None,
         }
@@ -344,6 +345,7 @@ impl Sim {
             }
             Event::AgentTick { agent, generation } => self.agent_tick(agent, generation),
             Event::Reconnect { agent, generation } => self.connect(agent, generation),
+            Event::Reset { agent, connection } => self.reset(agent, connection),
             Event::Wake { host } => self.wake(host as usize),
             Event::Route { host } => self.hosts[host as usize].follow(),
         }
@@ -410,6 +412,7 @@ impl Sim {
             }
             Effect::Agent { agent, message } => self.tell_agent(n, agent, message),
             Effect::CloseAgent { agent, .. } => self.close_agent(n, agent),
+            Effect::ResetAgent(link) => self.send_reset(n, &link),
             Effect::Announce(ready) => {
                 self.announce(n, ready);
                 let Self { hosts, trace, now, .. } = self;

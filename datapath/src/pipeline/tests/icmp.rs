@@ -135,7 +135,7 @@ fn an_error_that_enters_where_nothing_is_known_is_sent_to_all_who_may_know() {
 fn an_error_about_nothing_known_is_counted() {
     let mut proxy = Proxy::new();
     for peer in [OTHER, THIRD] {
-        proxy.apply(ForwardingUpdate::PeerGone(peer));
+        proxy.apply(ForwardingUpdate::PeerGone { id: peer, heir: None });
     }
     let answer = testing::udp(DNS, CLIENT, b"a");
     let mut stray = error(&answer, Problem::Port, ROUTER);

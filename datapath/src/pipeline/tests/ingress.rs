@@ -39,9 +39,53 @@ fn a_flow_stays_where_it_was_placed_when_the_list_changes() {
     assert!(direct(OTHER_TUNNEL)(&proxy.tun(&mut testing::udp(CLIENT, DNS, b"q"))));
     proxy.candidates("203.0.113.10:53/udp", &[THIRD]);
     assert!(direct(OTHER_TUNNEL)(&proxy.tun(&mut testing::udp(CLIENT, DNS, b"q"))));
-    proxy.apply(ForwardingUpdate::PeerGone(OTHER));
+    proxy.apply(ForwardingUpdate::PeerGone { id: OTHER, heir: None });
     assert!(direct(THIRD_TUNNEL)(&proxy.tun(&mut testing::udp(CLIENT, DNS, b"q"))));
     assert_eq!(proxy.path(Path::IngressDirect), 3);
+}
+
+#[test]
+fn the_heir_of_a_dead_jap_gets_its_flows_and_takes_its_place_in_the_list() {
+    let mut proxy = Proxy::new();
+    let question = |port: u16| testing::udp(&format!("192.0.2.1:{port}"), DNS, b"q");
+    proxy.candidates("203.0.113.10:53/udp", &[OTHER, ProxyId(99)]);
+    proxy.tun(&mut question(1));
+    proxy.apply(ForwardingUpdate::PeerGone { id: OTHER, heir: Some(THIRD) });
+    for port in 1..50 {
+        assert!(direct(THIRD_TUNNEL)(&proxy.tun(&mut question(port))), "{port}");
+    }
+    // Back again, it gets new flows; those that its heir has stay there.
+    proxy.apply(ForwardingUpdate::Peer { id: OTHER, tunnel: addr(OTHER_TUNNEL) });
+    assert!(direct(THIRD_TUNNEL)(&proxy.tun(&mut question(1))));
+    assert!(direct(OTHER_TUNNEL)(&proxy.tun(&mut question(77))));
+}
+
+#[test]
+fn the_same_flows_go_to_the_heir_as_went_to_the_dead() {
+    let mut proxy = Proxy::new();
+    let flow = |port: u16| testing::udp(&format!("192.0.2.1:{port}"), DNS, b"q");
+    let mate = ProxyId(99);
+    proxy.apply(ForwardingUpdate::Peer { id: mate, tunnel: addr("198.51.100.99") });
+    proxy.candidates("203.0.113.10:53/udp", &[OTHER, THIRD]);
+    let ports = 1..100;
+    let before: Vec<_> =
+        ports.clone().map(|port| direct(OTHER_TUNNEL)(&proxy.tun(&mut flow(port)))).collect();
+    proxy.apply(ForwardingUpdate::PeerGone { id: OTHER, heir: Some(mate) });
+    proxy.wait(Duration::from_secs(3_600));
+    let after: Vec<_> =
+        ports.map(|port| direct("198.51.100.99")(&proxy.tun(&mut flow(port)))).collect();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn this_proxy_as_the_heir_takes_the_flows_of_the_dead_as_a_jap() {
+    let mut proxy = Proxy::new();
+    proxy.candidates("203.0.113.10:53/udp", &[OTHER]);
+    proxy.tun(&mut testing::udp(CLIENT, DNS, b"q"));
+    proxy.apply(ForwardingUpdate::PeerGone { id: OTHER, heir: Some(SELF) });
+    proxy.target(5, "203.0.113.10:53/udp", "10.0.0.1:53", TargetState::Up);
+    proxy.delivered(&mut testing::udp(CLIENT, DNS, b"q"));
+    assert_eq!(proxy.path(Path::IngressLocal), 1);
 }
 
 #[test]

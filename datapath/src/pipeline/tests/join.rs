@@ -68,7 +68,7 @@ fn a_stranger_cannot_use_the_tunnel() {
     let mut proxy = jap();
     let verdict = proxy.tunnel("198.51.100.66", None, &mut testing::udp(CLIENT, DNS, b"q"));
     assert_eq!(verdict, Verdict::Drop(DropReason::UnknownPeer));
-    proxy.apply(ForwardingUpdate::PeerGone(OTHER));
+    proxy.apply(ForwardingUpdate::PeerGone { id: OTHER, heir: None });
     let verdict = proxy.tunnel(OTHER_TUNNEL, None, &mut testing::udp(CLIENT, DNS, b"q"));
     assert_eq!(verdict, Verdict::Drop(DropReason::UnknownPeer));
 }

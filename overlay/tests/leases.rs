@@ -1,0 +1,262 @@
+//! Leases at the heir, seen from one node: a cluster of two, of which the other one is played here.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use pias_overlay::{AgentId, DEFAULT_HEARTBEAT, Effect, Node, NodeConfig};
+use pias_protocol::{
+    agent::Join,
+    forwarding::{ForwardingEvent, ForwardingUpdate, SecondChanceCause, TargetState},
+    group::GroupKey,
+    hash::FlowHash,
+    ids::{ParkedId, ProxyId, TargetId},
+    overlay::{
+        AgentLink, Heartbeat, Lease, LeaseAck, LeaseReplica, LeaseState, LeaseTaken, MemberRecord,
+        MemberState, MemberUpdate, OverlayMessage,
+    },
+    time::Time,
+};
+
+const AGENT: AgentId = AgentId(1);
+const MATE: &str = "fra2";
+
+fn ms(n: u64) -> Time {
+    Time::from_micros(n * 1_000)
+}
+
+fn group(port: u16) -> GroupKey {
+    GroupKey { port, ..key() }
+}
+
+fn key() -> GroupKey {
+    "203.0.113.10:53/udp".parse().unwrap()
+}
+
+fn link(n: u64) -> AgentLink {
+    AgentLink {
+        remote: ([10, 0, (n >> 8) as u8, n as u8], 5_000).into(),
+        anycast: "203.0.113.10".parse().unwrap(),
+        connection: n.to_be_bytes(),
+    }
+}
+
+fn target(n: u64) -> SocketAddr {
+    ([10, 0, (n >> 8) as u8, n as u8], 53).into()
+}
+
+/// A lease of the mate, of a group of its own.
+fn lease(n: u64) -> Lease {
+    Lease {
+        id: TargetId(n),
+        group: group(n as u16),
+        target: target(n),
+        weight: 1,
+        state: LeaseState::Up,
+        link: link(n),
+    }
+}
+
+/// A node of a cluster of two that has met the other one.
+fn with_mate() -> Node {
+    let config = NodeConfig {
+        name: "fra1".into(),
+        cluster: "fra".into(),
+        unicast: vec!["198.51.100.1".parse().unwrap()],
+        nat: Vec::new(),
+        anycast: vec!["203.0.113.0/24".parse().unwrap()],
+        seeds: Vec::new(),
+        heartbeat: DEFAULT_HEARTBEAT,
+        policies: BTreeMap::new(),
+        drain_wait: Duration::from_secs(5),
+        incarnation: 7,
+    };
+    let mut node = Node::new(config, 1, Time::ZERO);
+    let mate = MemberRecord {
+        name: MATE.into(),
+        cluster: "fra".into(),
+        unicast: vec!["198.51.100.2".parse().unwrap()],
+        nat: Vec::new(),
+        incarnation: 1,
+        state: MemberState::Up,
+    };
+    hear(&mut node, MemberUpdate { members: vec![mate] }, Time::ZERO);
+    run(&mut node, Time::ZERO, ms(2_000), true);
+    node
+}
+
+/// The mate says something.
+fn hear(node: &mut Node, message: impl Into<OverlayMessage>, now: Time) {
+    node.handle_message(ProxyId::of(MATE), message.into(), now);
+}
+
+fn effects(node: &mut Node) -> Vec<Effect> {
+    std::iter::from_fn(|| node.poll_effect()).collect()
+}
+
+/// Lets time pass, in which the mate beats or is silent; what the node wished.
+fn run(node: &mut Node, from: Time, end: Time, beats: bool) -> Vec<(Time, Effect)> {
+    let (mut all, mut beat) = (Vec::new(), from);
+    while let Some(at) = node.next_timeout().map(|deadline| deadline.at).filter(|at| *at <= end) {
+        let at = at.max(from);
+        while beats && beat <= at {
+            hear(node, Heartbeat { sequence: 1 }, beat);
+            beat = beat + Duration::from_millis(50);
+        }
+        node.handle_timeout(at);
+        all.extend(effects(node).into_iter().map(|effect| (at, effect)));
+    }
+    all
+}
+
+fn replicas(effects: &[(Time, Effect)]) -> Vec<LeaseReplica> {
+    let replica = |(_, effect): &(Time, Effect)| match effect {
+        Effect::Send { message: OverlayMessage::LeaseReplica(replica), .. } => {
+            Some(replica.clone())
+        }
+        _ => None,
+    };
+    effects.iter().filter_map(replica).collect()
+}
+
+fn acknowledge(node: &mut Node, replica: &LeaseReplica, known: bool, now: Time) {
+    let (epoch, sequence) = (replica.epoch, replica.sequence);
+    hear(node, LeaseAck { epoch, sequence, known }, now);
+}
+
+/// The mate tells its leases, and dies; what the node wished until its death was known.
+fn inherit(node: &mut Node, leases: std::ops::Range<u64>) -> (Vec<Effect>, Time) {
+    for (sequence, first) in (0..).zip(leases.clone().step_by(256)) {
+        let leases = (first..leases.end.min(first + 256)).map(lease).collect();
+        let batch = LeaseReplica { epoch: 5, sequence, leases, ended: Vec::new() };
+        hear(node, batch, ms(2_000));
+    }
+    effects(node);
+    let mut now = ms(2_000);
+    loop {
+        let wished = run(node, now, now + Duration::from_millis(5), false);
+        now = now + Duration::from_millis(5);
+        assert!(now < ms(8_000), "the mate is not taken for dead");
+        let gone = |effect: &Effect| {
+            matches!(effect, Effect::Forward(ForwardingUpdate::PeerGone { heir: Some(_), .. }))
+        };
+        if wished.iter().any(|(_, effect)| gone(effect)) {
+            return (wished.into_iter().map(|(_, effect)| effect).collect(), now);
+        }
+    }
+}
+
+fn joins(node: &mut Node, n: u64, now: Time) {
+    node.agent_connected(AGENT, link(900), now);
+    let wish =
+        Join { request: 1, group: group(n as u16), target: target(n), weight: 1, healthy: true };
+    node.agent_message(AGENT, wish.into(), now);
+}
+
+/// The targets that the datapath was told to serve, by address, and how.
+fn served(effects: &[Effect]) -> Vec<(SocketAddr, TargetState)> {
+    let served = |effect: &Effect| match effect {
+        Effect::Forward(ForwardingUpdate::Target(target)) => Some((target.address, target.state)),
+        _ => None,
+    };
+    effects.iter().filter_map(served).collect()
+}
+
+#[test]
+fn a_lease_that_the_heir_did_not_acknowledge_is_in_the_next_batch_again() {
+    let mut node = with_mate();
+    joins(&mut node, 1, ms(2_000));
+    let first = replicas(&run(&mut node, ms(2_000), ms(2_900), true));
+    let [first] = &first[..] else { panic!("one batch at a time: {first:?}") };
+    assert_eq!(first.leases[0].target, target(1));
+    assert_eq!(first.leases[0].link, link(900));
+    let second = replicas(&run(&mut node, ms(2_900), ms(3_500), true));
+    assert_eq!(second.len(), 1);
+    assert_eq!((second[0].epoch, &second[0].leases), (first.epoch, &first.leases));
+    assert!(second[0].sequence > first.sequence);
+
+    acknowledge(&mut node, &second[0], true, ms(3_500));
+    assert_eq!(replicas(&run(&mut node, ms(3_500), ms(8_000), true)), []);
+    node.agent_closed(AGENT, ms(8_000));
+    let last = replicas(&run(&mut node, ms(8_000), ms(8_400), true));
+    assert_eq!(last[0].ended, [first.leases[0].id]);
+}
+
+#[test]
+fn an_heir_that_knows_nothing_is_told_everything_anew() {
+    let mut node = with_mate();
+    joins(&mut node, 1, ms(2_000));
+    let told = replicas(&run(&mut node, ms(2_000), ms(2_500), true));
+    acknowledge(&mut node, &told[0], true, ms(2_500));
+    let asked = replicas(&run(&mut node, ms(2_500), ms(8_000), true));
+    assert!(asked[0].leases.is_empty(), "nothing changed: the heir is only asked");
+    acknowledge(&mut node, &asked[0], false, ms(8_000));
+    let anew = replicas(&run(&mut node, ms(8_000), ms(8_400), true));
+    assert_eq!((anew[0].sequence, anew[0].leases.len()), (0, 1));
+    assert_ne!(anew[0].epoch, told[0].epoch);
+}
+
+#[test]
+fn the_heir_serves_the_targets_and_resets_the_agents_the_moment_it_knows() {
+    let mut node = with_mate();
+    let (wished, now) = inherit(&mut node, 1..4);
+    let up = |n| (target(n), TargetState::Up);
+    assert_eq!(served(&wished), [up(1), up(2), up(3)]);
+    let resets = |all: Vec<(Time, Effect)>| {
+        all.into_iter().filter(|(_, effect)| matches!(effect, Effect::ResetAgent(_))).count()
+    };
+    // Each reset may be lost: three for each agent.
+    let early = wished.into_iter().map(|effect| (now, effect)).collect();
+    assert_eq!(resets(early) + resets(run(&mut node, now, now + Duration::from_secs(3), false)), 9);
+}
+
+#[test]
+fn a_packet_does_not_wait_for_the_turn_of_its_group() {
+    let mut node = with_mate();
+    let (wished, now) = inherit(&mut node, 1..2_001);
+    assert_eq!(served(&wished).len(), 512);
+    let packet = ForwardingEvent::SecondChance {
+        group: group(2_000),
+        flow: FlowHash(1),
+        ingress: ProxyId::of("fra1"),
+        opens: true,
+        hops: 1,
+        cause: SecondChanceCause::NoTarget,
+        parked: ParkedId(3),
+    };
+    node.handle_event(packet, now);
+    let wished = effects(&mut node);
+    assert_eq!(served(&wished), [(target(2_000), TargetState::Up)]);
+    assert!(wished.contains(&Effect::Forward(ForwardingUpdate::Deliver { parked: ParkedId(3) })));
+}
+
+#[test]
+fn an_agent_that_joins_at_the_heir_takes_its_lease_over_and_keeps_its_flows() {
+    let mut node = with_mate();
+    let (_, now) = inherit(&mut node, 1..2);
+    let inherited = node.targets(now);
+    assert_eq!(inherited[0].why, "inherited; its agent is not back yet");
+    joins(&mut node, 1, now);
+    let wished = run(&mut node, now, now + Duration::from_secs(2), false);
+    assert!(!wished.iter().any(|(_, effect)| matches!(effect, Effect::ResetAgent(_))));
+    let taken = node.targets(now);
+    assert_eq!((taken.len(), taken[0].id), (1, inherited[0].id));
+}
+
+#[test]
+fn an_inherited_lease_ends_when_a_mate_has_it_but_its_flows_may_go_on() {
+    let mut node = with_mate();
+    let (_, now) = inherit(&mut node, 1..2);
+    // The mate is back, and its agent answers it.
+    hear(&mut node, LeaseTaken { leases: vec![(group(1), target(1))] }, now);
+    assert_eq!(served(&effects(&mut node)), [], "the dead are not listened to");
+    let back = MemberRecord {
+        name: MATE.into(),
+        cluster: "fra".into(),
+        unicast: vec!["198.51.100.2".parse().unwrap()],
+        nat: Vec::new(),
+        incarnation: 2,
+        state: MemberState::Up,
+    };
+    hear(&mut node, MemberUpdate { members: vec![back] }, now);
+    hear(&mut node, LeaseTaken { leases: vec![(group(1), target(1))] }, now);
+    assert_eq!(served(&effects(&mut node)), [(target(1), TargetState::Draining)]);
+}
