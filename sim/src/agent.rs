@@ -18,6 +18,9 @@ use pias_protocol::{
 /// Within what time after a reset an agent joins anew, so that thousands do not come at once.
 pub(crate) const RESET_SPREAD: Duration = Duration::from_millis(500);
 
+/// How soon a new connection is kept alive, unless its proxy asks otherwise.
+pub(crate) const FIRST_KEEP_ALIVE: Duration = Duration::from_secs(1);
+
 /// Keep-alives in a row that may stay unanswered before an agent connects anew.
 pub(crate) const UNANSWERED: u32 = 3;
 
@@ -68,7 +71,7 @@ impl Agent {
             runs: true,
             connection: None,
             lease: None,
-            keep_alive: Duration::from_secs(1),
+            keep_alive: FIRST_KEEP_ALIVE,
             generation: 0,
             heard: Time::ZERO,
             sequence: 0,

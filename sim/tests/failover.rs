@@ -148,11 +148,11 @@ fn an_agent_that_moves_leaves_no_lease_behind() {
     let target = sim.target(agent);
     sim.crash(JAP);
     sim.run_for(secs(3));
-    let now = holders(&sim, target);
-    assert_eq!(now, [sim.jap(agent).expect("it joined anew")]);
+    assert_eq!(holders(&sim, target), [sim.jap(agent).expect("it joined anew")]);
+    // Routing leads it back to the first proxy, while the one that it leaves lives on.
     sim.restart(JAP);
     sim.run_for(secs(5));
-    assert_eq!(holders(&sim, target), now);
+    assert_eq!(holders(&sim, target), [JAP]);
 }
 
 #[test]
@@ -181,16 +181,12 @@ fn ten_thousand_targets_are_served_within_a_second_and_registered_within_ten() {
     for (n, sent) in packets {
         let unanswered = sent.iter().filter(|(_, no)| sim.outcome(*no).target().is_none());
         let last = unanswered.map(|(at, _)| *at - died).max().unwrap_or_default();
-        assert!(last < ms(900), "{} is without service after {last:?}", group(n));
+        assert!(last < secs(1), "{} is without service after {last:?}", group(n));
     }
-    let missing = |sim: &Sim| {
-        let back = |agent: &&AgentNo| sim.jap(**agent).is_some_and(|jap| jap != JAP);
-        TARGETS - agents.iter().filter(back).count()
-    };
-    while sim.now() - died < secs(10) {
-        sim.run_for(ms(250));
-    }
-    assert_eq!(missing(&sim), 0, "targets without a JAP ten seconds after");
+    sim.run_for(secs(10).saturating_sub(sim.now() - died));
+    let away = |agent: &AgentNo| sim.jap(*agent).is_none_or(|jap| jap == JAP);
+    let missing: Vec<_> = agents.iter().copied().filter(away).collect();
+    assert_eq!(missing, [], "without a JAP ten seconds after");
     let alive: Vec<_> = sim.alive().map(str::to_owned).collect();
     let held = |name: &String| {
         sim.node(name).targets(sim.now()).iter().filter(|view| view.state == "up").count()

@@ -11,7 +11,7 @@ use pias_protocol::{
 
 use super::{Sim, event::Event, host::HostNo};
 use crate::{
-    agent::{Agent, AgentNo, RESET_SPREAD, Service, UNANSWERED},
+    agent::{Agent, AgentNo, FIRST_KEEP_ALIVE, RESET_SPREAD, Service, UNANSWERED},
     network::ROUTING,
 };
 
@@ -189,6 +189,8 @@ impl Sim {
         let agent = &mut self.agents[no.0];
         agent.connection = None;
         agent.lease = None;
+        // What one proxy asked for does not bind the next one.
+        agent.keep_alive = FIRST_KEEP_ALIVE;
         agent.generation += 1;
         let generation = agent.generation;
         self.push(after, Event::Reconnect { agent: no, generation });
