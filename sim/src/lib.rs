@@ -12,8 +12,10 @@
 
 mod agent;
 mod beliefs;
+pub mod bench;
 pub mod check;
 mod datapath;
+pub mod foca;
 mod ids;
 mod limits;
 mod network;

@@ -13,7 +13,7 @@ use pias_overlay::Delivery;
 use pias_protocol::{envelope, overlay::OverlayMessage};
 
 /// Headers of a datagram's packet.
-const DATAGRAM: u64 = 60;
+pub(crate) const DATAGRAM: u64 = 60;
 /// Headers of a stream's packet.
 const STREAM: u64 = 58;
 /// Payload of a packet.
