@@ -63,6 +63,14 @@ paths! {
     FragmentHeld => "fragment_held",
     /// A probe was sent to a target.
     Probe => "probe",
+    /// A packet of a mate's flow was passed on to where that flow lives.
+    StandbyRelay => "standby_relay",
+    /// A mate was told of a flow (a flow, not a packet).
+    FlowReplicated => "flow_replicated",
+    /// A flow of a mate that is gone goes on here (a flow, not a packet).
+    FlowPromoted => "flow_promoted",
+    /// A flow of a former life came back (a flow, not a packet).
+    FlowAdopted => "flow_adopted",
     /// A flow was evicted from a full table (a flow, not a packet).
     FlowEvicted => "flow_evicted",
 }

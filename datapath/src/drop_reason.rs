@@ -95,6 +95,8 @@ reasons! {
     TunWrite => "tun_write",
     /// The kernel did not take a packet on a tunnel socket.
     TunnelSend => "tunnel_send",
+    /// A mate's flow found no room among those held (a flow, not a packet).
+    StandbyFull => "standby_full",
     /// An event for the overlay found its queue full (an event, not a packet).
     EventQueueFull => "event_queue_full",
 }

@@ -16,6 +16,9 @@ pub struct Limits {
     /// Of these, UDP flows whose target has not answered, and TCP flows that were never established:
     /// a flood of forged SYNs, answered or not, evicts its own kind and never a flow that works.
     pub nat_embryonic: usize,
+    /// Flows of mates that are held for them. At the bound a further one is not held
+    /// (`standby_full`): it is lost if its proxy dies.
+    pub standby_flows: usize,
     /// Packets that wait for the overlay. At the bound: `parking_full`.
     pub parked: usize,
     /// Of these, packets of one group. At the bound: `parking_full`.
@@ -38,6 +41,7 @@ impl Default for Limits {
             ingress_flows: 1 << 20,
             nat_flows: 1 << 19,
             nat_embryonic: 1 << 17,
+            standby_flows: 1 << 19,
             parked: 4096,
             parked_per_group: 64,
             fragment_trains: 4096,
@@ -86,6 +90,33 @@ pub const PORT_REST: Duration = Duration::from_secs(1);
 
 /// Slots of each flow table that one tick looks at for age: 2^19 of them in 6.4 s at 50 ms a tick.
 pub const AGED_PER_TICK: usize = 4096;
+
+/// How old a flow is when a mate is told of it: most end sooner, and are not worth it.
+pub const REPLICATED_AFTER: Duration = Duration::from_secs(1);
+
+/// How often a mate is told of every flow, changed or not: what was lost on the way is healed.
+pub const REPLICATED_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a live mate's flow is held without being told of again: two rounds may be lost.
+pub const STANDBY_FOR: Duration = Duration::from_secs(200);
+
+/// Batches of flows that a mate is told of in one tick; what is left is told in the next. With 512
+/// flows each: 80,000 a second at 50 ms a tick.
+pub const BATCHES_PER_TICK: usize = 8;
+
+/// Slots of the table of flows that one tick looks at when a new mate is to hear of all: 2^19 of them in
+/// 13 s.
+pub const RETOLD_PER_TICK: usize = 2048;
+
+/// Flows that ended and that the mate is still to hear of; beyond, the mate forgets them by itself
+/// ([`STANDBY_FOR`]).
+pub const MAX_ENDED: usize = 65_536;
+
+/// Slots that one tick looks at for the flows of a proxy that is back: 2^19 of them in 0.8 s.
+pub const HANDED_PER_TICK: usize = 32_768;
+
+/// Proxies whose flows are being handed back at once; a further one gets none.
+pub const MAX_HANDED: usize = 16;
 
 /// Entries that a full table samples to find one to evict.
 pub const EVICTION_SAMPLE: usize = 16;

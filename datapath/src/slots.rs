@@ -7,6 +7,11 @@ pub struct Handle {
     generation: u32,
 }
 
+impl Handle {
+    /// Names nothing, ever: there are not so many slots.
+    pub const NONE: Self = Self { index: u32::MAX, generation: 0 };
+}
+
 #[derive(Debug)]
 struct Slot<T> {
     generation: u32,

@@ -95,6 +95,7 @@ pub struct Table {
     targets: Slots<TargetEntry>,
     target_by_id: HashMap<TargetId, Handle>,
     targets_by_group: HashMap<GroupKey, Vec<Handle>>,
+    target_by_address: HashMap<(GroupKey, SocketAddr), Handle>,
 }
 
 impl Table {
@@ -112,6 +113,7 @@ impl Table {
             targets: Slots::default(),
             target_by_id: HashMap::new(),
             targets_by_group: HashMap::new(),
+            target_by_address: HashMap::new(),
         }
     }
 
@@ -273,7 +275,7 @@ impl Table {
         if self.targets.count() >= self.limits.members {
             return;
         }
-        let (id, group) = (target.id, target.group);
+        let (id, group, address) = (target.id, target.group, target.address);
         let bucket = |(rate, burst)| Bucket::new(rate, burst);
         let handle = self.targets.insert(TargetEntry {
             target,
@@ -284,6 +286,7 @@ impl Table {
             silent: bucket(rates::TARGET_SILENT),
         });
         self.target_by_id.insert(id, handle);
+        self.target_by_address.insert((group, address), handle);
         self.targets_by_group.entry(group).or_default().push(handle);
     }
 
@@ -291,6 +294,10 @@ impl Table {
     pub fn remove_target(&mut self, id: TargetId) {
         let Some(handle) = self.target_by_id.remove(&id) else { return };
         let Some(entry) = self.targets.remove(handle) else { return };
+        let place = (entry.target.group, entry.target.address);
+        if self.target_by_address.get(&place) == Some(&handle) {
+            self.target_by_address.remove(&place);
+        }
         if let Some(members) = self.targets_by_group.get_mut(&entry.target.group) {
             members.retain(|&member| member != handle);
             if members.is_empty() {
@@ -314,6 +321,13 @@ impl Table {
     #[must_use]
     pub fn target_of(&self, id: TargetId) -> Option<&Target> {
         self.targets.get(*self.target_by_id.get(&id)?).map(|entry| &entry.target)
+    }
+
+    /// The member of a group at this address, and its lease.
+    #[must_use]
+    pub fn target_at(&self, group: &GroupKey, address: SocketAddr) -> Option<(Handle, TargetId)> {
+        let handle = *self.target_by_address.get(&(*group, address))?;
+        Some((handle, self.targets.get(handle)?.target.id))
     }
 
     /// The members of a group here.

@@ -155,8 +155,9 @@ fn plan_host(topology: &Topology, host: &HostSpec, options: &PlanOptions) -> Hos
 ///
 /// A proxy whose daemon died still gets packets until routing has noticed. Its
 /// default route would send them back to the POP's router, round and round, so
-/// packets to anycast addresses go to the next proxy on the LAN, and packets to
-/// its own NAT addresses, whose state died too, are dropped.
+/// packets to anycast addresses go to the next proxy on the LAN. So do packets
+/// to its own NAT addresses where that proxy is its only mate and thus goes on
+/// with its flows; else they are dropped.
 fn fallback_routes(topology: &Topology, host: &HostSpec) -> Vec<String> {
     let on_lan = |lan: &&LanSpec| lan.members.iter().any(|member| member.host == host.name);
     let members = topology.lans.iter().find(on_lan).map(|lan| lan.members.as_slice());
@@ -164,13 +165,16 @@ fn fallback_routes(topology: &Topology, host: &HostSpec) -> Vec<String> {
     let own = members.iter().position(|member| member.host == host.name).unwrap_or(0);
     let next = members.iter().cycle().skip(own + 1).take(members.len().saturating_sub(1)).next();
     let addresses = next.map(|member| member.addresses.as_slice()).unwrap_or_default();
-    let via_next = topology.anycast.prefixes.iter().filter_map(|prefix| {
+    let via_next = |prefix: IpNet| {
         let same_family = |net: &&IpNet| net.addr().is_ipv4() == prefix.addr().is_ipv4();
         let next = addresses.iter().find(same_family)?.addr();
         Some(format!("{prefix} via {next} metric {LAST_RESORT}"))
+    };
+    let nat = host.nat.iter().map(|&nat| {
+        let to_heir = via_next(nat.into()).filter(|_| members.len() == 2);
+        to_heir.unwrap_or_else(|| format!("blackhole {nat} metric {LAST_RESORT}"))
     });
-    let nat = host.nat.iter().map(|nat| format!("blackhole {nat} metric {LAST_RESORT}"));
-    via_next.chain(nat).collect()
+    topology.anycast.prefixes.iter().copied().filter_map(via_next).chain(nat).collect()
 }
 
 /// Where a host touches LANs and links.
@@ -300,7 +304,7 @@ mod tests {
         assert_eq!(host(&plan, "nyc1").gateways[0].to_string(), "198.51.100.33");
         let fallback = &host(&plan, "nyc2").routes;
         assert_eq!(fallback[0], "203.0.113.0/24 via 198.51.100.43 metric 1000000");
-        assert_eq!(fallback[3], "blackhole 2001:db8:2:100::12 metric 1000000");
+        assert_eq!(fallback[3], "2001:db8:2:100::12/128 via 2001:db8:2::11 metric 1000000");
     }
 
     #[test]

@@ -56,8 +56,23 @@ pub enum Effect {
     ResetAgent(AgentLink),
     /// Ready (install the routes of the anycast prefixes) or not (withdraw them). Said once each.
     Announce(bool),
+    /// Answer to these NAT addresses beside the own ones, as a last resort to routing. Said when they
+    /// change, and replaces those said before.
+    StandBy(Vec<StandbyAddress>),
     /// Worth a line in the log.
     Notice(Notice),
+}
+
+/// A NAT address of a mate that comes here when nobody else answers to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StandbyAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Whose it is.
+    pub of: ProxyId,
+    /// Whether another proxy answers to it while it lives: the owner, or one that goes on with the
+    /// flows of the owner. Else this one does.
+    pub live: bool,
 }
 
 /// How a message travels.

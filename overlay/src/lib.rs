@@ -12,6 +12,7 @@
 mod config;
 mod counters;
 mod effect;
+mod flows;
 mod ingress;
 mod join;
 mod leases;
@@ -33,7 +34,7 @@ mod world;
 
 pub use config::{DEFAULT_HEARTBEAT, NodeConfig, Policy, Seed};
 pub use counters::Counters;
-pub use effect::{AgentId, CloseReason, Deadline, Delivery, Effect, Timer};
+pub use effect::{AgentId, CloseReason, Deadline, Delivery, Effect, StandbyAddress, Timer};
 pub use node::Node;
 pub use notice::{GoneWhy, Notice};
 pub use view::{

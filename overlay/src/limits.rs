@@ -39,6 +39,9 @@ pub(crate) const MAX_HELD: usize = 256;
 /// left of [`MAX_HOPS`](pias_protocol::limits::MAX_HOPS) for the JAP.
 pub(crate) const MAX_HOPS_TO_PASS_ON: u8 = 2;
 
+/// Most dead mates whose NAT addresses are remembered. Those of further ones are not answered to.
+pub(crate) const MAX_HEIRLOOMS: usize = 256;
+
 /// Most heirs in a row that died. Beyond, nobody stands in.
 pub(crate) const MAX_HEIR_CHAIN: usize = 8;
 

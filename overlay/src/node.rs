@@ -16,6 +16,7 @@ use pias_protocol::{
 use crate::{
     config::NodeConfig,
     effect::{AgentId, Deadline, Effect, Timer},
+    flows::Flows,
     ingress::Ingress,
     join::Join,
     leases::Leases,
@@ -27,7 +28,7 @@ use crate::{
     random::Random,
     rendezvous::{Answered, Asking, Rendezvous},
     ring::Ring,
-    timing::READY_GRACE,
+    timing::{HAND_BACK_WAIT, READY_GRACE},
     world::World,
 };
 
@@ -49,9 +50,12 @@ pub struct Node {
     leases: Leases,
     /// The incarnation by which others knew this proxy when it last looked.
     incarnation: u64,
+    flows: Flows,
     pub(crate) out: Outbox,
     /// When to be ready without having heard of anybody; `None` once it was said.
     ready_by: Option<Time>,
+    /// When mates that have not handed back its flows are waited for no longer.
+    hand_back_by: Option<Time>,
     pub(crate) ready: bool,
 }
 
@@ -84,8 +88,10 @@ impl Node {
             join,
             leases,
             incarnation,
+            flows: Flows::new(config.nat),
             out: Outbox::new(own),
             ready_by: Some(now + READY_GRACE),
+            hand_back_by: None,
             ready: false,
         }
     }
@@ -131,6 +137,10 @@ impl Node {
             }
             ForwardingEvent::AgentUnreachable(remote) => {
                 self.join.agent_unreachable(remote, now, out);
+            }
+            ForwardingEvent::Flows { records, ended } => self.flows.told(records, ended, out),
+            ForwardingEvent::HandedBack { to, records, last } => {
+                self.flows.handed_back(to, records, last, out);
             }
         }
         self.settle(now);
@@ -209,6 +219,7 @@ impl Node {
         self.join.drain(&mut self.out);
         self.join.ring_changed(now);
         self.ingress.draining(self.world.own, &mut self.out);
+        self.flows.settle(&self.world, &mut self.out);
         self.settle(now);
     }
 
@@ -248,9 +259,7 @@ impl Node {
             OverlayMessage::MemberUpdate(update) => {
                 let events = world.members.update(from, update, now, out);
                 self.members_changed(events, now);
-                if self.ready_by.is_some() && self.world.members.in_touch() {
-                    self.become_ready();
-                }
+                self.maybe_ready(now);
             }
             // What follows is of use only from a proxy that takes part.
             _ if !world.members.is_alive(from) => {
@@ -278,6 +287,15 @@ impl Node {
             OverlayMessage::LeaseTaken(message) => {
                 self.leases.taken(from, &message, &mut self.join, world, now, out);
             }
+            OverlayMessage::FlowRecords(flows) => {
+                self.flows.records(from, flows.records, world, out);
+            }
+            OverlayMessage::FlowsGone(ended) => self.flows.ended(from, ended.flows, out),
+            OverlayMessage::FlowsWanted(_) => self.flows.wanted(from, world, out),
+            OverlayMessage::FlowsHanded(_) => {
+                self.flows.handed(from);
+                self.maybe_ready(now);
+            }
         }
     }
 
@@ -297,6 +315,20 @@ impl Node {
         let incarnation = self.world.members.own().incarnation;
         if std::mem::replace(&mut self.incarnation, incarnation) != incarnation {
             self.join.revived(now);
+        }
+    }
+
+    /// Once others are heard, and mates have handed back what was this proxy's, it is ready: had they
+    /// not, routing would take their flows away from them.
+    fn maybe_ready(&mut self, now: Time) {
+        if self.ready_by.is_none() || !self.world.members.in_touch() {
+            return;
+        }
+        if self.flows.awaits() {
+            self.hand_back_by.get_or_insert(now + HAND_BACK_WAIT);
+            self.ready_by = self.hand_back_by;
+        } else {
+            self.become_ready();
         }
     }
 
@@ -384,6 +416,7 @@ impl Node {
                     world.distances.up();
                     if mate {
                         self.leases.up(id, &self.join, now);
+                        self.flows.up(id, self.ready_by.is_none(), out);
                     }
                 }
                 MemberEvent::Draining(id) => {
@@ -402,6 +435,7 @@ impl Node {
                     self.join.gone(id);
                     if mate {
                         self.leases.gone(id, heir, &mut self.join, world, now, out);
+                        self.flows.gone(id, heir, world, now, out);
                     }
                     self.ingress.gone(id, &self.world, now, out);
                 }
@@ -409,6 +443,7 @@ impl Node {
         }
         if mates {
             self.leases.mates_changed(&self.join, &self.world, now);
+            self.flows.settle(&self.world, &mut self.out);
         }
         self.join.ring_changed(now);
     }

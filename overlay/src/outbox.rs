@@ -94,7 +94,7 @@ impl Outbox {
         self.loopback.pop_front()
     }
 
-    fn push(&mut self, effect: Effect) {
+    pub(crate) fn push(&mut self, effect: Effect) {
         self.effects.push_back(Queued::Effect(effect));
     }
 }

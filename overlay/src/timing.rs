@@ -26,6 +26,12 @@ pub(crate) const FORGET_DEAD: Duration = ms(600_000);
 /// How long it is remembered who stands in for a dead proxy: lists that name the dead are older
 /// by far when nobody uses them any more.
 pub(crate) const STANDS_IN: Duration = ms(600_000);
+/// How long a proxy that has started waits for its mates to hand back the flows of its former life:
+/// they look at 2^19 of them in 1.6 s.
+pub(crate) const HAND_BACK_WAIT: Duration = ms(2_500);
+/// How long the flows of a dead mate are gone on with: connections that are still used last longer
+/// than the dead are remembered otherwise.
+pub(crate) const HEIRLOOM_LIFETIME: Duration = ms(24 * 3_600_000);
 /// How long a proxy waits for others before it announces itself alone.
 pub(crate) const READY_GRACE: Duration = ms(1_000);
 

@@ -62,6 +62,11 @@ impl World {
         mates.map(|(id, ..)| id)
     }
 
+    /// Whether a proxy is another one of this cluster, as far as is known.
+    pub(crate) fn is_mate(&self, id: ProxyId) -> bool {
+        id != self.own && self.members.cluster(id) == Some(self.cluster)
+    }
+
     /// The mate that inherits what a proxy held when it dies: of its cluster's live proxies the one
     /// that the hash of both names likes best, one that does not drain if there is any. Every proxy
     /// of every cluster that sees the same proxies alive names the same one, without a word.

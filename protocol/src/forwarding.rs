@@ -19,8 +19,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
+    flow::FlowRecord,
     group::GroupKey,
-    hash::FlowHash,
+    hash::{FlowHash, FlowKey},
     ids::{ParkedId, ProxyId, TargetId},
     placement::Candidate,
 };
@@ -78,6 +79,41 @@ pub enum ForwardingUpdate {
     Refuse {
         /// Which packet.
         parked: ParkedId,
+    },
+    /// Whether flows are told to a mate: all that are established and older than a second, at once
+    /// and when they change ([`ForwardingEvent::Flows`]). Said again, all are told again.
+    Replicate {
+        /// Whether there is a mate to tell.
+        wanted: bool,
+    },
+    /// NAT addresses of mates that may come to this proxy, and whose they are: it goes on with the
+    /// flows of those that are gone, and passes packets on to those that live. Replaces those said
+    /// before.
+    StandbyNat(Vec<(ProxyId, IpAddr)>),
+    /// Flows of a mate, to be gone on with when it is gone.
+    Standby {
+        /// Which mate.
+        of: ProxyId,
+        /// Its flows.
+        records: Vec<FlowRecord>,
+    },
+    /// Flows of a mate that ended.
+    StandbyEnded {
+        /// Which mate.
+        of: ProxyId,
+        /// Its flows.
+        flows: Vec<FlowKey>,
+    },
+    /// Flows that are this proxy's own from now on: from a former life of it, or from the process
+    /// before it. Those with a NAT address of another proxy are left out.
+    Adopt(Vec<FlowRecord>),
+    /// Tell all flows with these NAT addresses, whose proxy is back
+    /// ([`ForwardingEvent::HandedBack`]). They go on here until that proxy tells of them itself.
+    HandBack {
+        /// To whom.
+        to: ProxyId,
+        /// Its NAT addresses.
+        nat: Vec<IpAddr>,
     },
     /// Find out whether a target's service answers: a SYN (TCP) or an empty datagram (UDP) from
     /// the NAT address, answered by [`ForwardingEvent::ProbeDone`].
@@ -207,6 +243,22 @@ pub enum ForwardingEvent {
         target: TargetId,
         /// What came back.
         outcome: ProbeOutcome,
+    },
+    /// Flows that are new or changed, or told again, and flows that ended.
+    Flows {
+        /// At most [`MAX_FLOWS_PER_MESSAGE`](crate::limits::MAX_FLOWS_PER_MESSAGE).
+        records: Vec<FlowRecord>,
+        /// At most [`MAX_GONE_PER_MESSAGE`](crate::limits::MAX_GONE_PER_MESSAGE).
+        ended: Vec<FlowKey>,
+    },
+    /// Flows of a proxy that is back, asked for by [`ForwardingUpdate::HandBack`].
+    HandedBack {
+        /// Whose they are.
+        to: ProxyId,
+        /// At most [`MAX_FLOWS_PER_MESSAGE`](crate::limits::MAX_FLOWS_PER_MESSAGE).
+        records: Vec<FlowRecord>,
+        /// Whether there are no more.
+        last: bool,
     },
     /// An ICMP error says that an agent's port is closed (a hint: anyone can send one).
     AgentUnreachable(SocketAddr),

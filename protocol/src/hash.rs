@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::group::{GroupKey, Protocol};
@@ -21,7 +22,7 @@ const SEED_MIX: u64 = 0x5049_4153_0000_0004;
 pub struct FlowHash(pub u64);
 
 /// A flow as the client sees it: it sends from `client` to `group`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FlowKey {
     /// The client's address and port.
     pub client: SocketAddr,

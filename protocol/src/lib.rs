@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | [`ids`], [`group`], [`time`] | the words everything else is written in |
 //! | [`hash`], [`placement`] | flow hashes, and which candidate a flow goes to |
+//! | [`flow`] | a translated flow, as one proxy tells another of it |
 //! | [`geneve`] | the header between proxies (RFC 8926) and its one option |
 //! | [`envelope`], [`overlay`], [`agent`] | messages, and how they are framed |
 //! | [`forwarding`] | what the overlay tells the datapath, and what it hears back |
@@ -16,6 +17,7 @@
 
 pub mod agent;
 pub mod envelope;
+pub mod flow;
 pub mod forwarding;
 pub mod geneve;
 pub mod group;

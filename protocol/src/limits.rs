@@ -13,6 +13,14 @@ pub const MAX_MEMBERS_PER_MESSAGE: usize = 256;
 /// Most leases in one message: at most about 110 octets each.
 pub const MAX_LEASES_PER_MESSAGE: usize = 256;
 
+/// Most flow records in one message: at no more than 90 octets each they stay below
+/// [`MAX_MESSAGE`].
+pub const MAX_FLOWS_PER_MESSAGE: usize = 512;
+
+/// Most flows that ended in one message: at no more than 45 octets each they stay below
+/// [`MAX_MESSAGE`].
+pub const MAX_GONE_PER_MESSAGE: usize = 1024;
+
 /// Most candidates in one list: a group joined at more proxies is answered with the best of them.
 pub const MAX_CANDIDATES: usize = 64;
 

@@ -8,13 +8,16 @@ use pias_protocol::{
         Ping, Pong, RefusalCode, Refused, TargetChange, Welcome,
     },
     envelope::{DecodeError, Decoded, Message, decode, encode},
+    flow::{FlowPhase, FlowRecord},
     group::GroupKey,
+    hash::FlowKey,
     ids::{ClusterId, ProxyId, TargetId},
-    limits::MAX_MESSAGE,
+    limits::{MAX_FLOWS_PER_MESSAGE, MAX_GONE_PER_MESSAGE, MAX_MESSAGE},
     overlay::{
-        AgentLink, CandidateList, CountAck, CountReport, Heartbeat, HeartbeatAck, Lease, LeaseAck,
-        LeaseReplica, LeaseState, LeaseTaken, MemberRecord, MemberState, MemberUpdate, NoTarget,
-        OverlayMessage, Proximity, Resolve,
+        AgentLink, CandidateList, CountAck, CountReport, FlowRecords, FlowsGone, FlowsHanded,
+        FlowsWanted, Heartbeat, HeartbeatAck, Lease, LeaseAck, LeaseReplica, LeaseState,
+        LeaseTaken, MemberRecord, MemberState, MemberUpdate, NoTarget, OverlayMessage, Proximity,
+        Resolve,
     },
     placement::Candidate,
 };
@@ -22,6 +25,22 @@ use proptest::prelude::*;
 
 fn group() -> GroupKey {
     "203.0.113.10:53/udp".parse().unwrap()
+}
+
+fn key(client: &str, group: &str) -> FlowKey {
+    FlowKey { client: client.parse().unwrap(), group: group.parse().unwrap() }
+}
+
+fn flow(client: &str, group: &str, phase: FlowPhase) -> FlowRecord {
+    FlowRecord {
+        key: key(client, group),
+        target: "10.0.0.1:8080".parse().unwrap(),
+        nat: "192.0.2.11:1024".parse().unwrap(),
+        ingress: Some(ProxyId(9)),
+        phase,
+        client_finished: true,
+        target_finished: false,
+    }
 }
 
 fn overlay_messages() -> Vec<OverlayMessage> {
@@ -70,6 +89,13 @@ fn overlay_messages() -> Vec<OverlayMessage> {
         .into(),
         LeaseAck { epoch: 5, sequence: 1, known: true }.into(),
         LeaseTaken { leases: vec![(group(), "10.0.0.2:5353".parse().unwrap())] }.into(),
+        FlowRecords {
+            records: vec![flow("192.0.2.1:40000", "203.0.113.10:80/tcp", FlowPhase::Open)],
+        }
+        .into(),
+        FlowsGone { flows: vec![key("[2001:db8::1]:40000", "[2001:db8:a::10]:53/udp")] }.into(),
+        FlowsWanted {}.into(),
+        FlowsHanded {}.into(),
     ]
 }
 
@@ -161,6 +187,37 @@ fn a_message_beyond_a_bound_is_refused() {
     };
     let bytes = encode(&AgentMessage::from(zero_port));
     assert_eq!(decode::<AgentMessage>(&bytes), Err(DecodeError::Bound { kind: 1, what: "port 0" }));
+}
+
+#[test]
+fn a_flow_that_contradicts_itself_is_refused() {
+    let refused = |record: FlowRecord| {
+        let bytes = encode(&OverlayMessage::from(FlowRecords { records: vec![record] }));
+        decode::<OverlayMessage>(&bytes)
+    };
+    let tcp = "203.0.113.10:80/tcp";
+    let mixed = flow("[2001:db8::1]:40000", tcp, FlowPhase::Open);
+    assert_eq!(refused(mixed), Err(DecodeError::Bound { kind: 25, what: "family" }));
+    let nobody = flow("192.0.2.1:0", tcp, FlowPhase::Open);
+    assert_eq!(refused(nobody), Err(DecodeError::Bound { kind: 25, what: "port 0" }));
+    let datagrams = flow("192.0.2.1:40000", tcp, FlowPhase::Answered);
+    assert_eq!(refused(datagrams), Err(DecodeError::Bound { kind: 25, what: "phase" }));
+}
+
+#[test]
+fn the_longest_message_of_flows_fits_its_frame() {
+    let mut long = flow("[2001:db8::1]:40000", "[2001:db8:a::10]:80/tcp", FlowPhase::Open);
+    long.target = "[2001:db8:c::2]:65535".parse().unwrap();
+    long.nat = "[2001:db8:f::2]:65535".parse().unwrap();
+    long.ingress = Some(ProxyId(u64::MAX));
+    let records = FlowRecords { records: vec![long; MAX_FLOWS_PER_MESSAGE] };
+    let flows = FlowsGone { flows: vec![long.key; MAX_GONE_PER_MESSAGE] };
+    for message in [OverlayMessage::from(records), flows.into()] {
+        let bytes = encode(&message);
+        assert!(
+            matches!(decode::<OverlayMessage>(&bytes), Ok(Decoded::Message(m, _)) if m == message)
+        );
+    }
 }
 
 #[test]

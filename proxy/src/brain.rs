@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use pias_overlay::{AgentId, Effect, Node, NodeConfig, Notice};
+use pias_overlay::{AgentId, Effect, Node, NodeConfig, Notice, StandbyAddress};
 use pias_protocol::{
     agent::AgentMessage,
     forwarding::{ForwardingEvent, ForwardingUpdate},
@@ -66,6 +66,8 @@ pub struct Outlets {
     pub forward: Forward,
     /// Whether the routes should be installed.
     pub announce: watch::Sender<bool>,
+    /// The mates' NAT addresses that should be routed here as a last resort.
+    pub standby: watch::Sender<Vec<StandbyAddress>>,
 }
 
 /// Where inputs come from.
@@ -201,6 +203,9 @@ impl Brain {
                 Effect::ResetAgent(link) => outlets.join.reset(&link),
                 Effect::Announce(ready) => {
                     outlets.announce.send_replace(ready);
+                }
+                Effect::StandBy(addresses) => {
+                    outlets.standby.send_replace(addresses);
                 }
                 Effect::Notice(notice) => log(&notice),
             }

@@ -13,7 +13,7 @@ use pias_datapath::{
     limits::Limits,
     pipeline::PipelineConfig,
 };
-use pias_overlay::{Node, NodeConfig};
+use pias_overlay::{Node, NodeConfig, StandbyAddress};
 use pias_protocol::ids::ProxyId;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -106,6 +106,7 @@ struct Running {
     brain: BrainHandle,
     routes: Routes,
     announce: watch::Receiver<bool>,
+    standby: watch::Receiver<Vec<StandbyAddress>>,
 }
 
 impl Running {
@@ -150,11 +151,13 @@ impl Running {
              admit only your own targets' networks to it"
         );
         let (announcer, announce) = watch::channel(false);
+        let (stander, standby) = watch::channel(Vec::new());
         let outlets = Outlets {
             overlay: overlay.clone(),
             join: join.clone(),
             forward: forward(engine.handle()),
             announce: announcer,
+            standby: stander,
         };
         let seed = random()?;
         let brain = brain::start(node_config(config), seed, Inlets { inputs, events }, outlets);
@@ -175,7 +178,7 @@ impl Running {
             device = engine.device_name(),
             "started, not announced yet"
         );
-        Ok(Self { engine, ended, overlay, join, brain, routes, announce })
+        Ok(Self { engine, ended, overlay, join, brain, routes, announce, standby })
     }
 
     /// Keeps the routes as the overlay wishes, until there is a reason to stop.
@@ -188,6 +191,7 @@ impl Running {
                         return Stopped::Failed(error.into());
                     }
                 }
+                Ok(()) = self.standby.changed() => self.stand_by().await,
                 outcome = &mut self.ended => {
                     let failure = match outcome {
                         Ok(Err(failure)) => failure,
@@ -198,6 +202,15 @@ impl Running {
                 _ = signals.terminate.recv() => return Stopped::Drain,
                 _ = signals.interrupt.recv() => return Stopped::AtOnce,
             }
+        }
+    }
+
+    /// Routes mates' NAT addresses here as the overlay wishes. Without such a route flows are lost when
+    /// their proxy dies, and none before.
+    async fn stand_by(&mut self) {
+        let wanted = self.standby.borrow_and_update().clone();
+        if let Err(error) = self.routes.stand_by(&wanted).await {
+            tracing::warn!(%error, "standing by for mates' flows without all routes");
         }
     }
 
@@ -237,6 +250,10 @@ impl Running {
         }
         // A brain that is gone has nobody to say goodbye to.
         let _ = self.brain.ask(Node::leave).await;
+        // Routing daemons hear of removed routes at once, of those that go with the device later.
+        if let Err(error) = self.routes.withdraw_nat().await {
+            tracing::warn!(%error, "a route may be left until the device is gone");
+        }
         let close = async {
             tokio::join!(self.join.close(), self.overlay.close());
         };
@@ -260,11 +277,16 @@ impl Running {
         if let Err(error) = self.routes.withdraw().await {
             tracing::warn!(%error, "draining though a route stands");
         }
-        tokio::select! {
-            () = tokio::time::sleep(config.drain_wait) => {}
-            _ = &mut self.ended => {}
-            _ = signals.terminate.recv() => {}
-            _ = signals.interrupt.recv() => {}
+        let wait = tokio::time::sleep(config.drain_wait);
+        tokio::pin!(wait);
+        loop {
+            tokio::select! {
+                () = &mut wait => return,
+                _ = &mut self.ended => return,
+                _ = signals.terminate.recv() => return,
+                _ = signals.interrupt.recv() => return,
+                Ok(()) = self.standby.changed() => self.stand_by().await,
+            }
         }
     }
 }

@@ -337,5 +337,9 @@ const fn kind(message: &OverlayMessage) -> &'static str {
         OverlayMessage::LeaseReplica(_) => "lease_replica",
         OverlayMessage::LeaseAck(_) => "lease_ack",
         OverlayMessage::LeaseTaken(_) => "lease_taken",
+        OverlayMessage::FlowRecords(_) => "flow_records",
+        OverlayMessage::FlowsGone(_) => "flows_gone",
+        OverlayMessage::FlowsWanted(_) => "flows_wanted",
+        OverlayMessage::FlowsHanded(_) => "flows_handed",
     }
 }

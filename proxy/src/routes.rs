@@ -3,16 +3,25 @@
 //! ```text
 //!  203.0.113.0/24 dev pias0 proto static     anycast prefixes: while ready
 //!  192.0.2.11     dev pias0 proto static     NAT addresses: until the end, so that flows drain
+//!  192.0.2.12     dev pias0 proto static metric 20000     a mate's, to be announced at a high price
 //! ```
 //! The device vanishes with the process, and the routes with the device.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
+use pias_overlay::StandbyAddress;
 use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_route::route::{RouteMessage, RouteProtocol, RouteScope},
 };
+
+/// The kernel's metric of the routes of NAT addresses whose proxy is gone: this one goes on with its
+/// flows.
+pub const INHERITED_METRIC: u32 = 10_000;
+
+/// The kernel's metric of the routes of NAT addresses that another proxy answers to while it lives.
+pub const STANDBY_METRIC: u32 = 20_000;
 
 /// Why a route was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +52,8 @@ pub struct Routes {
     device: u32,
     anycast: Vec<IpNet>,
     nat: Vec<IpNet>,
+    /// Mates' NAT addresses that are routed here, and at which metric.
+    standby: BTreeSet<(IpNet, u32)>,
 }
 
 impl Routes {
@@ -53,7 +64,8 @@ impl Routes {
     pub fn new(device: u32, anycast: Vec<IpNet>, nat: &[IpAddr]) -> Result<Self, RouteError> {
         let (connection, netlink, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
-        Ok(Self { netlink, device, anycast, nat: nat.iter().copied().map(IpNet::from).collect() })
+        let nat = nat.iter().copied().map(IpNet::from).collect();
+        Ok(Self { netlink, device, anycast, nat, standby: BTreeSet::new() })
     }
 
     /// Installs all routes. Those that are, stay.
@@ -63,9 +75,7 @@ impl Routes {
     pub async fn install(&self) -> Result<(), RouteError> {
         // NAT first: whoever is announced can serve.
         for &prefix in self.nat.iter().chain(&self.anycast) {
-            let request = self.netlink.route().add(self.route(prefix)?).replace();
-            let change = |source| RouteError::Change { what: "install", prefix, source };
-            request.execute().await.map_err(change)?;
+            self.add(prefix, None).await?;
         }
         Ok(())
     }
@@ -77,28 +87,77 @@ impl Routes {
     pub async fn withdraw(&self) -> Result<(), RouteError> {
         let mut outcome = Ok(());
         for &prefix in &self.anycast {
-            match self.netlink.route().del(self.route(prefix)?).execute().await {
-                Ok(()) => {}
-                Err(rtnetlink::Error::NetlinkError(error))
-                    if error.to_io().raw_os_error() == Some(nix::libc::ESRCH) => {}
-                Err(source) => {
-                    outcome = Err(RouteError::Change { what: "remove", prefix, source });
-                }
-            }
+            outcome = outcome.and(self.remove(prefix, None).await);
         }
         outcome
     }
 
-    fn route(&self, prefix: IpNet) -> Result<RouteMessage, RouteError> {
+    /// Routes exactly these NAT addresses of mates here.
+    ///
+    /// # Errors
+    /// [`RouteError::Change`], after all others were tried.
+    pub async fn stand_by(&mut self, wanted: &[StandbyAddress]) -> Result<(), RouteError> {
+        let metric = |held: &StandbyAddress| {
+            if held.live { STANDBY_METRIC } else { INHERITED_METRIC }
+        };
+        let wanted: BTreeSet<_> =
+            wanted.iter().map(|held| (IpNet::from(held.address), metric(held))).collect();
+        let mut outcome = Ok(());
+        // New ones first: an address whose metric changes is routed all the time.
+        for &(prefix, metric) in wanted.difference(&self.standby) {
+            outcome = outcome.and(self.add(prefix, Some(metric)).await);
+        }
+        for &(prefix, metric) in self.standby.difference(&wanted) {
+            outcome = outcome.and(self.remove(prefix, Some(metric)).await);
+        }
+        self.standby = wanted;
+        outcome
+    }
+
+    /// Removes the routes of NAT addresses, the own ones and those of mates.
+    ///
+    /// # Errors
+    /// [`RouteError::Change`], after all others were tried.
+    pub async fn withdraw_nat(&mut self) -> Result<(), RouteError> {
+        let mut outcome = self.stand_by(&[]).await;
+        for &prefix in &self.nat {
+            outcome = outcome.and(self.remove(prefix, None).await);
+        }
+        outcome
+    }
+
+    async fn add(&self, prefix: IpNet, metric: Option<u32>) -> Result<(), RouteError> {
+        let request = self.netlink.route().add(self.route(prefix, metric)?).replace();
+        let change = |source| RouteError::Change { what: "install", prefix, source };
+        request.execute().await.map_err(change)
+    }
+
+    /// One that is gone already is no error.
+    async fn remove(&self, prefix: IpNet, metric: Option<u32>) -> Result<(), RouteError> {
+        match self.netlink.route().del(self.route(prefix, metric)?).execute().await {
+            Ok(()) => Ok(()),
+            Err(rtnetlink::Error::NetlinkError(error))
+                if error.to_io().raw_os_error() == Some(nix::libc::ESRCH) =>
+            {
+                Ok(())
+            }
+            Err(source) => Err(RouteError::Change { what: "remove", prefix, source }),
+        }
+    }
+
+    fn route(&self, prefix: IpNet, metric: Option<u32>) -> Result<RouteMessage, RouteError> {
         // As `ip route add PREFIX dev DEVICE proto static` does it: IPv4 knows on-link routes by
         // their scope, IPv6 has no scopes.
         let scope = if prefix.addr().is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
-        Ok(RouteMessageBuilder::<IpAddr>::new()
+        let route = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(prefix.addr(), prefix.prefix_len())
             .map_err(|_| RouteError::Destination(prefix))?
             .output_interface(self.device)
             .protocol(RouteProtocol::Static)
-            .scope(scope)
-            .build())
+            .scope(scope);
+        Ok(match metric {
+            Some(metric) => route.priority(metric).build(),
+            None => route.build(),
+        })
     }
 }

@@ -215,6 +215,16 @@ impl Datapath {
                 }
             }
             ForwardingUpdate::Probe { target } => actions.push(Action::Probe(target)),
+            // Its flows are too short to outlive their proxy.
+            ForwardingUpdate::HandBack { to, .. } => {
+                let handed = ForwardingEvent::HandedBack { to, records: Vec::new(), last: true };
+                actions.push(Action::Event(handed));
+            }
+            ForwardingUpdate::Replicate { .. }
+            | ForwardingUpdate::StandbyNat(_)
+            | ForwardingUpdate::Standby { .. }
+            | ForwardingUpdate::StandbyEnded { .. }
+            | ForwardingUpdate::Adopt(_) => {}
         }
         actions
     }

@@ -1,7 +1,10 @@
-//! Flows: those that enter here ([`ingress`]), and those that are translated here ([`nat`]).
+//! Flows: those that enter here ([`ingress`]), those that are translated here ([`nat`]), and those
+//! that a mate translates ([`standby`]).
 
 pub mod ingress;
 pub mod nat;
+pub mod replica;
+pub mod standby;
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -5,7 +5,8 @@
 //! reverse   AT:r → JAP:s          becomes   AA:g → AC:x       found by (protocol, AT:r, s)
 //! ```
 //! A NAT port is taken per target address and port, so one port serves as many flows as there are
-//! targets.
+//! targets. Flows that another proxy began keep that proxy's NAT address, from which no port is
+//! ever taken for a new one.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,16 +15,24 @@ use std::{
 
 use hashbrown::HashTable;
 use pias_protocol::{
+    flow::{FlowPhase, FlowRecord},
     group::Protocol,
     hash::{self, FlowKey},
-    ids::TargetId,
+    ids::{ProxyId, TargetId},
     time::Time,
 };
 
-use super::{Dice, Phase, Sweep, expired, reverse_hash, table_hash};
+use super::{
+    Dice, Phase, Sweep, expired,
+    replica::{Batch, Replica, Told},
+    reverse_hash, table_hash,
+};
 use crate::{
     drop_reason::DropReason,
-    limits::{EVICTION_SAMPLE, FLOW_PORTS, Limits, PORT_PROBES, PORT_REST, PORT_SAMPLE},
+    limits::{
+        BATCHES_PER_TICK, EVICTION_SAMPLE, FLOW_PORTS, Limits, PORT_PROBES, PORT_REST, PORT_SAMPLE,
+        REPLICATED_AFTER,
+    },
     slots::{Handle, Slots},
     wire::tcp,
 };
@@ -55,6 +64,11 @@ pub struct NatFlow {
     pub last: Time,
     /// When the ingress was last told to pin it.
     pub pinned: Option<Time>,
+    /// Whether another proxy, or a former life of this one, began it. Its target need not be
+    /// registered here.
+    pub adopted: bool,
+    /// What the mate that would go on with it has heard of it.
+    pub(super) told: Told,
     client: Side,
     server: Side,
     /// Its place among the embryonic flows, while it is one.
@@ -76,7 +90,56 @@ impl Side {
     }
 }
 
+/// What of a flow the mate that would go on with it must know when it changes.
+type Stage = (Phase, bool, bool);
+
 impl NatFlow {
+    const fn stage(&self) -> Stage {
+        (self.phase, self.client.fin, self.server.fin)
+    }
+
+    /// Whether both sides have shown that they mean it.
+    pub(super) const fn is_settled(&self) -> bool {
+        match self.phase {
+            Phase::Open => true,
+            Phase::Datagrams => self.answered,
+            Phase::Opening | Phase::Closing => false,
+        }
+    }
+
+    /// Whether it began longer ago than most flows last.
+    pub(super) fn is_old(&self, now: Time) -> bool {
+        self.adopted || now.since(self.created) >= REPLICATED_AFTER
+    }
+
+    /// Whether it is worth telling a mate of: established, and longer than a question and its
+    /// answer.
+    pub(super) fn outlasts(&self, now: Time) -> bool {
+        // A UDP flow does not say that it is over.
+        let until = if self.phase == Phase::Datagrams { self.last } else { now };
+        self.is_settled() && self.is_old(until)
+    }
+
+    /// As another proxy is told of it.
+    #[must_use]
+    pub const fn record(&self, ingress: Option<ProxyId>) -> FlowRecord {
+        FlowRecord {
+            key: self.key,
+            target: self.address,
+            nat: self.nat,
+            ingress,
+            phase: match self.phase {
+                Phase::Datagrams if self.answered => FlowPhase::Answered,
+                Phase::Datagrams => FlowPhase::Asked,
+                Phase::Opening => FlowPhase::Opening,
+                Phase::Open => FlowPhase::Open,
+                Phase::Closing => FlowPhase::Closing,
+            },
+            client_finished: self.client.fin,
+            target_finished: self.server.fin,
+        }
+    }
+
     /// A segment of the client with these flags came.
     pub fn client_sent(&mut self, flags: u8, now: Time) {
         self.refresh(flags, now);
@@ -157,6 +220,7 @@ pub struct NatTable {
     dice: Dice,
     sweep: Sweep,
     evicted: u64,
+    replica: Replica,
 }
 
 impl NatTable {
@@ -173,6 +237,7 @@ impl NatTable {
             dice: Dice::new(!seed),
             sweep: Sweep::default(),
             evicted: 0,
+            replica: Replica::new(limits.nat_flows),
         }
     }
 
@@ -203,16 +268,20 @@ impl NatTable {
             .copied()
     }
 
-    /// The flow of a target's packet.
+    /// The flow of a target's packet to a NAT address and port.
     #[must_use]
-    pub fn reverse(&self, protocol: Protocol, target: SocketAddr, nat_port: u16) -> Option<Handle> {
-        let hash = reverse_hash(protocol, target, nat_port, self.seed);
+    pub fn reverse(
+        &self,
+        protocol: Protocol,
+        target: SocketAddr,
+        nat: SocketAddr,
+    ) -> Option<Handle> {
+        // Flows that differ in the NAT address alone are few.
+        let hash = reverse_hash(protocol, target, nat.port(), self.seed);
         self.reverse
             .find(hash, |&handle| {
                 self.flows.get(handle).is_some_and(|flow| {
-                    flow.nat.port() == nat_port
-                        && flow.address == target
-                        && flow.key.group.protocol == protocol
+                    flow.nat == nat && flow.address == target && flow.key.group.protocol == protocol
                 })
             })
             .copied()
@@ -236,7 +305,7 @@ impl NatTable {
     pub fn open(&mut self, new: NewFlow, now: Time) -> Result<Handle, DropReason> {
         let port = self.free_port(&new, now)?;
         self.make_room(now)?;
-        let handle = self.flows.insert(NatFlow {
+        let handle = self.insert(NatFlow {
             key: new.key,
             target: new.target,
             lease: new.lease,
@@ -249,25 +318,87 @@ impl NatTable {
             created: now,
             last: now,
             pinned: None,
+            adopted: false,
+            told: Told::Nothing,
             client: Side::default(),
             server: Side::default(),
             embryonic: Some(self.embryonic.len() as u32),
         });
         self.embryonic.push(handle);
+        Ok(handle)
+    }
+
+    /// Goes on with a flow that another proxy began. Its target is [`Handle::NONE`] where that is
+    /// not registered here. `None` where the client or the target has another flow by now.
+    ///
+    /// # Errors
+    /// [`DropReason::NatTableFull`].
+    pub fn adopt(
+        &mut self,
+        record: &FlowRecord,
+        (target, lease): (Handle, TargetId),
+        ingress: Option<Handle>,
+        now: Time,
+    ) -> Result<Option<Handle>, DropReason> {
+        let protocol = record.key.group.protocol;
+        if self.forward(&record.key).is_some()
+            || self.reverse(protocol, record.target, record.nat).is_some()
+        {
+            return Ok(None);
+        }
+        self.make_room(now)?;
+        let (phase, answered) = match record.phase {
+            FlowPhase::Asked => (Phase::Datagrams, false),
+            FlowPhase::Answered => (Phase::Datagrams, true),
+            FlowPhase::Opening => (Phase::Opening, true),
+            FlowPhase::Open => (Phase::Open, true),
+            FlowPhase::Closing => (Phase::Closing, true),
+        };
+        let embryonic = !answered || phase == Phase::Opening;
+        let side = |fin| Side { fin, reset: false };
+        let handle = self.insert(NatFlow {
+            key: record.key,
+            target,
+            lease,
+            address: record.target,
+            nat: record.nat,
+            ingress,
+            phase,
+            answered,
+            // It is nobody's first impression of the target.
+            judged: true,
+            created: now,
+            last: now,
+            pinned: None,
+            adopted: true,
+            told: Told::Nothing,
+            client: side(record.client_finished),
+            server: side(record.target_finished),
+            embryonic: embryonic.then_some(self.embryonic.len() as u32),
+        });
+        if embryonic {
+            self.embryonic.push(handle);
+        }
+        self.note(handle, now);
+        Ok(Some(handle))
+    }
+
+    fn insert(&mut self, flow: NatFlow) -> Handle {
+        let handle = self.flows.insert(flow);
         let (flows, seed) = (&self.flows, self.seed);
-        self.forward.insert_unique(table_hash(&new.key, seed), handle, |&other| {
+        self.forward.insert_unique(table_hash(&flow.key, seed), handle, |&other| {
             flows.get(other).map_or(0, |flow| table_hash(&flow.key, seed))
         });
-        let hash = reverse_hash(new.key.group.protocol, new.address, port, seed);
-        self.reverse.insert_unique(hash, handle, |&other| {
+        self.reverse.insert_unique(reverse_hash_of(&flow, seed), handle, |&other| {
             flows.get(other).map_or(0, |flow| reverse_hash_of(flow, seed))
         });
-        Ok(handle)
+        handle
     }
 
     /// A port that no flow to this target has; at worst that of a flow that rests and will be missed
     /// least. The start is hashed (RFC 6056 section 3.3.3), so that nobody guesses it from another's.
     fn free_port(&mut self, new: &NewFlow, now: Time) -> Result<u16, DropReason> {
+        let protocol = new.key.group.protocol;
         let (first, count) = (*FLOW_PORTS.start(), FLOW_PORTS.len() as u64);
         let start = hash::mix(table_hash(&new.key, self.seed), self.seed) % count;
         let mut resting: Option<((u8, Duration), u16, Handle)> = None;
@@ -276,7 +407,8 @@ impl NatTable {
                 break;
             }
             let port = first + ((start + step) % count) as u16;
-            let Some(taken) = self.reverse(new.key.group.protocol, new.address, port) else {
+            let Some(taken) = self.reverse(protocol, new.address, SocketAddr::new(new.nat, port))
+            else {
                 return Ok(port);
             };
             if let Some(rest) = self.flows.get(taken).and_then(|flow| flow.expendable(now))
@@ -339,12 +471,83 @@ impl NatTable {
         now: Time,
     ) -> Option<(SocketAddr, SocketAddr)> {
         let flow = self.flows.get_mut(handle)?;
+        let before = flow.stage();
         flow.client_sent(flags, now);
-        let (nat, address) = (flow.nat, flow.address);
-        if flow.phase == Phase::Open && flow.embryonic.is_some() {
+        let ends = (flow.nat, flow.address);
+        let lasts = flow.told == Told::Nothing
+            && flow.phase == Phase::Datagrams
+            && self.replica.wanted()
+            && flow.outlasts(now);
+        if flow.stage() != before || lasts {
+            self.note(handle, now);
+        }
+        Some(ends)
+    }
+
+    /// A segment of the target with these flags came.
+    pub fn target_sent(&mut self, handle: Handle, flags: u8, now: Time) {
+        let Some(flow) = self.flows.get_mut(handle) else { return };
+        let before = flow.stage();
+        flow.target_sent(flags, now);
+        if flow.stage() != before {
+            self.note(handle, now);
+        }
+    }
+
+    /// A flow has become another than it was.
+    #[cold]
+    fn note(&mut self, handle: Handle, now: Time) {
+        let Some(flow) = self.flows.get_mut(handle) else { return };
+        let opened = flow.phase == Phase::Open && flow.embryonic.is_some();
+        self.replica.changed(handle, flow, now);
+        if opened {
             self.settle(handle);
         }
-        Some((nat, address))
+    }
+
+    /// Whether a mate is to be told of flows; if so, it is told of all anew.
+    pub fn replicate(&mut self, wanted: bool) {
+        self.replica.want(wanted, self.flows.slots());
+    }
+
+    /// What a mate is to be told in this tick, in bounded batches; `id` names a flow's ingress.
+    pub fn replicas(
+        &mut self,
+        now: Time,
+        id: impl Fn(Handle) -> Option<ProxyId> + Copy,
+    ) -> Vec<Batch> {
+        self.replica.tick(self.flows.slots());
+        (0..BATCHES_PER_TICK)
+            .map(|_| self.replica.next(&mut self.flows, now, id))
+            .take_while(|batch| *batch != Batch::default())
+            .collect()
+    }
+
+    /// The records of the flows in up to `slots` slots from the slot `from` on that are `wanted`, and
+    /// the slot to go on with; `id` names a flow's ingress.
+    #[must_use]
+    pub fn records(
+        &self,
+        from: usize,
+        slots: usize,
+        wanted: impl Fn(&NatFlow) -> bool,
+        id: impl Fn(Handle) -> Option<ProxyId> + Copy,
+    ) -> (Vec<FlowRecord>, Option<usize>) {
+        let end = from.saturating_add(slots);
+        let flows = (from..end.min(self.flows.slots())).filter_map(|slot| self.flows.at(slot));
+        let records = flows
+            .filter(|(_, flow)| wanted(flow))
+            .map(|(_, flow)| flow.record(flow.ingress.and_then(id)))
+            .collect();
+        (records, (end < self.flows.slots()).then_some(end))
+    }
+
+    /// Ends a flow that goes on elsewhere: no mate hears of it.
+    pub fn forget(&mut self, handle: Handle) {
+        if let Some(flow) = self.flows.get_mut(handle) {
+            flow.told = Told::Nothing;
+        }
+        self.remove(handle);
     }
 
     /// A flow is embryonic no more.
@@ -363,6 +566,7 @@ impl NatTable {
     /// Ends a flow.
     pub fn remove(&mut self, handle: Handle) {
         let Some(&flow) = self.flows.get(handle) else { return };
+        self.replica.ended(&flow);
         self.settle(handle);
         if let Ok(entry) =
             self.forward.find_entry(table_hash(&flow.key, self.seed), |&other| other == handle)
@@ -419,7 +623,7 @@ mod tests {
 
     fn establish(table: &mut NatTable, handle: Handle) {
         table.answered(handle);
-        table.get_mut(handle).unwrap().target_sent(tcp::SYN | tcp::ACK, START);
+        table.target_sent(handle, tcp::SYN | tcp::ACK, START);
         table.client_sent(handle, tcp::ACK, START).unwrap();
         assert_eq!(table.get(handle).unwrap().phase, Phase::Open);
     }
@@ -463,8 +667,8 @@ mod tests {
         let flow = *table.get(handle).unwrap();
         assert!(FLOW_PORTS.contains(&flow.nat.port()));
         assert_eq!(table.forward(&flow.key), Some(handle));
-        assert_eq!(table.reverse(Protocol::Udp, flow.address, flow.nat.port()), Some(handle));
-        assert_eq!(table.reverse(Protocol::Tcp, flow.address, flow.nat.port()), None);
+        assert_eq!(table.reverse(Protocol::Udp, flow.address, flow.nat), Some(handle));
+        assert_eq!(table.reverse(Protocol::Tcp, flow.address, flow.nat), None);
         table.remove(handle);
         assert_eq!((table.forward(&flow.key), table.count(), table.embryonic()), (None, 0, 0));
     }
@@ -483,7 +687,7 @@ mod tests {
             let forged = table.open(new(port, "tcp"), START + Duration::from_secs(1)).unwrap();
             // The target answers every other one.
             if port % 2 == 0 {
-                table.get_mut(forged).unwrap().target_sent(tcp::SYN | tcp::ACK, START);
+                table.target_sent(forged, tcp::SYN | tcp::ACK, START);
                 table.answered(forged);
             }
         }

@@ -32,6 +32,7 @@ impl Pipeline {
         packet: &mut Packet,
         view: &View,
         message: Message,
+        tunnelled: bool,
         now: Time,
         side: &mut Side,
     ) -> Verdict {
@@ -40,8 +41,11 @@ impl Pipeline {
             Err(reason) => return self.drop_for(reason),
         };
         let (from, target) = (embedded.source, embedded.destination);
-        let known = self.nat.reverse(embedded.protocol, target, from.port());
+        let known = self.nat.reverse(embedded.protocol, target, from);
         let Some(&flow) = known.and_then(|handle| self.nat.get(handle)) else {
+            if let Some(verdict) = self.to_owner(view, tunnelled) {
+                return verdict;
+            }
             return self.error_about_probe(packet, &view.ip, &embedded, message, side);
         };
         if message == Message::Unreachable {

@@ -11,7 +11,7 @@ use pias_protocol::{
     time::Time,
 };
 
-use super::{Pipeline, Side, Verdict, is_registration};
+use super::{Pipeline, Side, Verdict, is_registration, standby::Whereabouts};
 use crate::{
     classify::{Kind, Transport, View},
     counters::Path,
@@ -140,7 +140,18 @@ impl Pipeline {
             self.count(Path::IngressLocal);
             return self.join(packet, client, now, side);
         }
-        self.place(packet, client, now, side)
+        match self.whereabouts(client, now, side) {
+            Whereabouts::Here(_) => {
+                self.count(Path::IngressLocal);
+                self.join(packet, client, now, side)
+            }
+            Whereabouts::At(peer) => {
+                self.pin(key, key.hash(), peer, now);
+                self.count(Path::IngressDirect);
+                self.tunnel_to(peer, key.hash(), &client.view, None)
+            }
+            Whereabouts::Unknown => self.place(packet, client, now, side),
+        }
     }
 
     fn place(

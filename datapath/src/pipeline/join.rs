@@ -11,12 +11,15 @@ use pias_protocol::{
     time::Time,
 };
 
-use super::{Pipeline, Side, Verdict, ingress::Client, is_registration};
+use super::{Pipeline, Side, Verdict, ingress::Client, is_registration, standby::Whereabouts};
 use crate::{
     classify::{Kind, View},
     counters::Path,
     drop_reason::DropReason,
-    flow::{Phase, nat::NewFlow},
+    flow::{
+        Phase,
+        nat::{NatFlow, NewFlow},
+    },
     health,
     icmp_error::Problem,
     limits::PIN_EVERY,
@@ -141,9 +144,15 @@ impl Pipeline {
         }
     }
 
-    /// Whether a target may get packets of flows that it has.
-    pub(super) fn takes_packets(&self, target: Handle) -> bool {
-        self.table.target(target).is_some_and(|entry| entry.target.state != TargetState::Down)
+    /// Whether a flow's target may get its packets. That of a flow that another proxy began may be
+    /// registered elsewhere, or not yet again: then nothing is known against it.
+    pub(super) fn goes_on(&self, flow: &NatFlow) -> bool {
+        let entry = self.table.target(flow.target).or_else(|| {
+            let (group, address) = (&flow.key.group, flow.address);
+            let (target, _) = self.table.target_at(group, address).filter(|_| flow.adopted)?;
+            self.table.target(target)
+        });
+        entry.map_or(flow.adopted, |entry| entry.target.state != TargetState::Down)
     }
 
     /// As a JAP: delivers a packet to its flow's target, or to a new one.
@@ -156,11 +165,22 @@ impl Pipeline {
     ) -> Verdict {
         let transport = &client.transport;
         let mut kept = None;
-        if let Some(handle) = self.nat.forward(&client.key)
+        let live = match self.nat.forward(&client.key) {
+            Some(live) => Some(live),
+            None => match self.whereabouts(client, now, side) {
+                Whereabouts::Here(promoted) => Some(promoted),
+                Whereabouts::At(peer) => match self.pass_on(packet, client, peer, now, side) {
+                    Some(verdict) => return verdict,
+                    None => None,
+                },
+                Whereabouts::Unknown => None,
+            },
+        };
+        if let Some(handle) = live
             && let Some(flow) = self.nat.get(handle)
         {
             let reopened = flow.phase == Phase::Closing && transport.opens();
-            if self.takes_packets(flow.target) && !reopened {
+            if !reopened && self.goes_on(flow) {
                 let silent = health::client_sent_again(&mut self.nat, &mut self.table, handle, now);
                 self.event(silent, side);
                 return self.deliver(packet, client, handle, now, side);

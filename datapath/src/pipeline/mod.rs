@@ -3,7 +3,9 @@
 //! ```text
 //! from_tun ───── to an anycast address ──► ingress ──┬─► tunnel (JAP or RAP)
 //!           │                                        └─► join ──► TUN      this proxy is the JAP
-//!           └─── to a NAT address ───────► returning ──► TUN
+//!           ├─── to a NAT address ───────► returning ──► TUN
+//!           └─── to a mate's ────────────► standby ──┬─► returning    the mate is gone
+//!                                                    └─► tunnel       the mate lives
 //! from_tunnel ── with RESOLVE ───────────► parked, event Resolve           this proxy is a RAP
 //!           ├─── with PIN ───────────────► the flow is pinned              this proxy is an ingress
 //!           └─── else ───────────────────► join ──► TUN                    this proxy is the JAP
@@ -16,6 +18,7 @@ mod icmp;
 mod ingress;
 mod join;
 mod returning;
+mod standby;
 mod tick;
 mod trains;
 mod tunnel;
@@ -45,7 +48,7 @@ use crate::{
     classify::{Kind, Prefixes, View, is_host},
     counters::{Counters, Path},
     drop_reason::DropReason,
-    flow::{ingress::IngressTable, nat::NatTable},
+    flow::{ingress::IngressTable, nat::NatTable, standby::Standby},
     fragment::{Fragments, TrainKey},
     health::Watch,
     limits::{Limits, rates},
@@ -84,6 +87,10 @@ pub struct Pipeline {
     table: Table,
     pins: IngressTable,
     nat: NatTable,
+    standby: Standby,
+    /// NAT addresses of mates that may come here, and whose they are.
+    standby_nat: Vec<(ProxyId, IpAddr)>,
+    returns: standby::Returns,
     parking: Parking,
     fragments: Fragments,
     watch: Watch,
@@ -136,6 +143,9 @@ impl Pipeline {
             table: Table::new(config.self_id, limits),
             pins: IngressTable::new(limits.ingress_flows, seed),
             nat: NatTable::new(limits, seed),
+            standby: Standby::new(limits.standby_flows, seed),
+            standby_nat: Vec::new(),
+            returns: standby::Returns::new(),
             parking: Parking::new(limits),
             fragments: Fragments::new(limits),
             watch: Watch::default(),
@@ -155,16 +165,19 @@ impl Pipeline {
             Ok(view) => view,
             Err(reason) => return self.drop_for(reason),
         };
-        let to_nat = self.config.nat.contains(&view.ip.destination);
+        let mut to_nat = self.config.nat.contains(&view.ip.destination);
         if !to_nat && !self.prefixes.contains(view.ip.destination) {
-            return self.drop_for(DropReason::NotOurs);
+            if !self.stands_by(view.ip.destination) {
+                return self.drop_for(DropReason::NotOurs);
+            }
+            to_nat = true;
         }
         let train = TrainKey::of(&view.ip, false);
         if let (Kind::LaterFragment, Some(train)) = (view.kind, train) {
             return self.later_fragment(train, packet, &view, now, side);
         }
         let verdict = if to_nat {
-            self.target_sent(packet, &view, now, side)
+            self.target_sent(packet, &view, false, now, side)
         } else {
             self.client_sent(packet, &view, now, side)
         };
@@ -193,14 +206,19 @@ impl Pipeline {
         if view.ip.is_v6() != (header.inner == geneve::Inner::Ipv6) {
             return self.drop_for(DropReason::TunnelMalformed);
         }
-        if !self.prefixes.contains(view.ip.destination) {
+        if !self.prefixes.contains(view.ip.destination) && !self.takes_nat(view.ip.destination) {
             return self.drop_for(DropReason::OutsidePrefix);
         }
         let train = TrainKey::of(&view.ip, true);
         if let (Kind::LaterFragment, Some(train)) = (view.kind, train) {
             return self.later_fragment(train, packet, &view, now, side);
         }
-        let verdict = self.peer_sent(peer, header, packet, &view, now, side);
+        let verdict = if self.prefixes.contains(view.ip.destination) {
+            self.peer_sent(peer, header, packet, &view, now, side)
+        } else {
+            // Routing brought a target's packet to a mate first.
+            self.target_sent(packet, &view, true, now, side)
+        };
         self.conclude(train, verdict, packet, now, side)
     }
 
@@ -229,6 +247,16 @@ impl Pipeline {
     /// Whether an address is anycast, or a NAT address of this proxy: nobody else sends from it.
     fn is_ours(&self, address: IpAddr) -> bool {
         self.prefixes.contains(address) || self.config.nat.contains(&address)
+    }
+
+    /// Whether an address is a NAT address of a mate that may come here.
+    fn stands_by(&self, address: IpAddr) -> bool {
+        self.standby_nat.iter().any(|&(_, nat)| nat == address)
+    }
+
+    /// Whether targets' packets to a NAT address may come here, by whatever way.
+    fn takes_nat(&self, address: IpAddr) -> bool {
+        self.config.nat.contains(&address) || self.stands_by(address)
     }
 
     fn nat_address(&self, v6: bool) -> Option<IpAddr> {

@@ -19,20 +19,27 @@ impl Pipeline {
         &mut self,
         packet: &mut Packet,
         view: &View,
+        tunnelled: bool,
         now: Time,
         side: &mut Side,
     ) -> Verdict {
         match view.kind {
             Kind::Transport(transport) => {
-                let (target, port) = (transport.source, transport.destination.port());
-                match self.nat.reverse(transport.protocol, target, port) {
+                let (target, nat) = (transport.source, transport.destination);
+                let live = self.nat.reverse(transport.protocol, target, nat);
+                match live.or_else(|| self.orphan_of(&transport, now, side)) {
                     Some(handle) => self.give_back(packet, view, &transport, handle, now, side),
-                    None => self.probe_answer(packet, view, &transport, side),
+                    None => match self.to_owner(view, tunnelled) {
+                        Some(verdict) => verdict,
+                        None => self.probe_answer(packet, view, &transport, side),
+                    },
                 }
             }
             Kind::Icmp { message: Message::Echo } => self.echo(packet, view, now),
             Kind::Icmp { message: Message::Ignored } => self.drop_for(DropReason::IcmpIgnored),
-            Kind::Icmp { message } => self.error_at_nat(packet, view, message, now, side),
+            Kind::Icmp { message } => {
+                self.error_at_nat(packet, view, message, tunnelled, now, side)
+            }
             Kind::LaterFragment => self.drop_for(DropReason::FragmentOrphan),
             Kind::Other => self.drop_for(DropReason::ProtocolUnsupported),
         }
@@ -48,11 +55,11 @@ impl Pipeline {
         side: &mut Side,
     ) -> Verdict {
         self.judge(transport, handle, now, side);
-        let Some(flow) = self.nat.get_mut(handle) else {
+        let Some(flow) = self.nat.get(handle) else {
             return self.drop_for(DropReason::UnknownFlow);
         };
-        flow.target_sent(transport.flags, now);
         let (client, group, ingress) = (flow.key.client, flow.key.group.socket(), flow.ingress);
+        self.nat.target_sent(handle, transport.flags, now);
         if !rewrite::decrement_ttl(packet.bytes_mut(), &view.ip) {
             return self.time_exceeded(packet, &view.ip, now, side);
         }

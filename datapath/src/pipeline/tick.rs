@@ -19,6 +19,7 @@ impl Pipeline {
         self.counters.count_drops(DropReason::FragmentOrphan, orphans);
         self.judge_unanswered(now, side);
         self.tick_probes(now, side);
+        self.tick_standby(now, side);
     }
 
     fn expire_parked(&mut self, now: Time) {

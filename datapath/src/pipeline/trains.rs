@@ -42,7 +42,7 @@ impl Pipeline {
     }
 
     fn follow(&mut self, follow: Follow, tunnelled: bool, packet: &mut Packet, ip: &Ip) -> Verdict {
-        let returning = self.config.nat.contains(&ip.destination);
+        let returning = self.takes_nat(ip.destination);
         // No error is sent about a later fragment: its first has caused one.
         if (tunnelled || returning) && !rewrite::decrement_ttl(packet.bytes_mut(), ip) {
             return self.drop_for(DropReason::Unanswerable);
@@ -50,6 +50,7 @@ impl Pipeline {
         match follow {
             Follow::Peer { tunnel, flow, header } => {
                 self.count(match (tunnelled, header.option) {
+                    _ if returning => Path::StandbyRelay,
                     (true, _) => Path::RendezvousRelay,
                     (false, Some(_)) => Path::IngressRendezvous,
                     (false, None) => Path::IngressDirect,

@@ -24,16 +24,31 @@ impl Pipeline {
     pub fn apply(&mut self, update: ForwardingUpdate, now: Time, side: &mut Side) {
         match update {
             ForwardingUpdate::Peer { id, tunnel } => self.table.set_peer(id, tunnel),
-            ForwardingUpdate::PeerGone { id, heir } => self.table.remove_peer(id, heir),
+            ForwardingUpdate::PeerGone { id, heir } => self.peer_gone(id, heir, now, side),
             ForwardingUpdate::Ingress { group, entry } => self.table.set_ingress(group, entry),
             ForwardingUpdate::IngressForget(group) => self.table.forget_ingress(&group),
             ForwardingUpdate::Target(target) => self.table.set_target(target),
             ForwardingUpdate::TargetGone(id) => self.table.remove_target(id),
+            ForwardingUpdate::Replicate { wanted } => self.nat.replicate(wanted),
+            ForwardingUpdate::StandbyNat(nat) => self.standby_nat = nat,
+            ForwardingUpdate::Standby { of, records } => self.stand_by(of, records, now),
+            ForwardingUpdate::StandbyEnded { of, flows } => {
+                flows.iter().for_each(|flow| self.standby.end(of, flow));
+            }
+            ForwardingUpdate::Adopt(records) => self.adopt_all(&records, now),
+            ForwardingUpdate::HandBack { to, nat } => self.hand_back(to, nat),
             ForwardingUpdate::Probe { target } => self.probe(target, now, side),
             ForwardingUpdate::Relay { parked, to, how } => self.relay(parked, to, how, now, side),
             ForwardingUpdate::Deliver { parked } => self.deliver_parked(parked, now, side),
             ForwardingUpdate::Refuse { parked } => self.refuse_parked(parked, now, side),
         }
+    }
+
+    fn peer_gone(&mut self, id: ProxyId, heir: Option<ProxyId>, now: Time, side: &mut Side) {
+        self.table.remove_peer(id, heir);
+        self.standby.gone(id, now);
+        // Most of its flows, if it has few, need not wait for a tick.
+        self.promote_orphans(now, side);
     }
 
     fn probe(&mut self, target: TargetId, now: Time, side: &mut Side) {

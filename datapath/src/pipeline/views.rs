@@ -28,6 +28,8 @@ pub struct Occupancy {
     pub nat_flows: usize,
     /// Of these, flows that were never established.
     pub nat_embryonic: usize,
+    /// Flows of mates, held for them.
+    pub standby_flows: usize,
     /// Packets that wait for the overlay.
     pub parked: usize,
     /// Fragments that wait for their first.
@@ -44,9 +46,9 @@ pub struct FlowView {
     /// What this proxy is to the flow.
     #[serde(flatten)]
     pub role: FlowRole,
-    /// Seconds since the flow began here.
+    /// Seconds since the flow began here; of one that is held, since its proxy last told of it.
     pub age_s: u64,
-    /// Seconds since its last packet.
+    /// Seconds since its last packet; of one that is held, as its age.
     pub idle_s: u64,
 }
 
@@ -58,6 +60,15 @@ pub enum FlowRole {
     Ingress {
         /// Its JAP.
         proxy: ProxyId,
+    },
+    /// The flow is held for a mate.
+    Standby {
+        /// The mate.
+        proxy: ProxyId,
+        /// The target's address.
+        target: SocketAddr,
+        /// The source that the target sees.
+        nat: SocketAddr,
     },
     /// The flow is NATed here.
     Join {
@@ -97,12 +108,13 @@ impl Pipeline {
             ingress_flows: self.pins.count(),
             nat_flows: self.nat.count(),
             nat_embryonic: self.nat.embryonic(),
+            standby_flows: self.standby.count(),
             parked: self.parking.count(),
             fragments_held: self.fragments.held(),
         }
     }
 
-    /// Up to `limit` flows that pass here: those NATed here first.
+    /// Up to `limit` flows: those NATed here first, then those that enter here, then those held.
     #[must_use]
     pub fn flows(&self, limit: usize, now: Time) -> Vec<FlowView> {
         let joined = self.nat.iter().map(|flow| FlowView {
@@ -126,7 +138,21 @@ impl Pipeline {
                 idle_s: now.since(flow.last).as_secs(),
             })
         });
-        joined.chain(entered).take(limit).collect()
+        let held = self.standby.iter().map(|held| {
+            let told_s = now.since(held.told).as_secs();
+            FlowView {
+                client: held.record.key.client,
+                group: held.record.key.group,
+                role: FlowRole::Standby {
+                    proxy: held.of,
+                    target: held.record.target,
+                    nat: held.record.nat,
+                },
+                age_s: told_s,
+                idle_s: told_s,
+            }
+        });
+        joined.chain(entered).chain(held).take(limit).collect()
     }
 
     /// Where a packet of this client to this group would go that entered here now and may open a
@@ -227,7 +253,7 @@ impl Pipeline {
         steps.push(Step::JoinHere);
         let known = self.nat.forward(key).and_then(|handle| self.nat.get(handle));
         if let Some(flow) = known
-            && self.takes_packets(flow.target)
+            && self.goes_on(flow)
         {
             steps.push(Step::KnownFlow {
                 target: flow.lease,

@@ -65,7 +65,8 @@ const BFD: &str = "protocol bfd {
 }
 ";
 
-/// A proxy tells OSPF of what piasd routed to its TUN device, and nothing else.
+/// A proxy tells OSPF of what piasd routed to its TUN device, and nothing else. The NAT addresses of
+/// mates, for which it stands by, have a high metric in the kernel, and cost as much.
 fn proxy() -> String {
     let mut text = String::new();
     for (family, ospf) in [("ipv4", 4), ("ipv6", 6)] {
@@ -84,7 +85,11 @@ fn proxy() -> String {
     }
     text += &ospf(
         ONLY_INTERFACE,
-        "import none; export filter { if source = RTS_INHERIT then { ospf_metric2 = 100; accept; } reject; };",
+        "import none; export filter {
+    if source != RTS_INHERIT then reject;
+    if krt_metric >= 10000 then ospf_metric2 = krt_metric; else ospf_metric2 = 100;
+    accept;
+  };",
     );
     text + BFD
 }

@@ -142,6 +142,11 @@ impl Membership {
         self.peers.get(&id)?.rtt
     }
 
+    /// The NAT addresses of a known proxy.
+    pub(crate) fn nat(&self, id: ProxyId) -> &[IpAddr] {
+        self.record(id).map_or(&[], |record| &record.nat)
+    }
+
     /// Name and cluster of a known proxy, for people.
     pub(crate) fn names(&self, id: ProxyId) -> Option<(&str, &str)> {
         let record = self.record(id)?;

@@ -9,6 +9,7 @@
 //!  JAP  → IAP       NoTarget
 //!  JAP  → its heir  LeaseReplica, answered by LeaseAck
 //!  JAP  → mates     LeaseTaken
+//!  JAP  → mate      FlowRecords, FlowsGone;  FlowsWanted, answered by FlowRecords and FlowsHanded
 //! ```
 
 /// Gives messages without bounds of their own the `check` that [`messages!`] calls.
@@ -23,6 +24,7 @@ macro_rules! unbounded {
     };
 }
 
+mod flows;
 mod leases;
 mod membership;
 mod proximity;
@@ -30,6 +32,7 @@ mod rendezvous;
 
 use crate::envelope::messages;
 
+pub use flows::{FlowRecords, FlowsGone, FlowsHanded, FlowsWanted};
 pub use leases::{AgentLink, Lease, LeaseAck, LeaseReplica, LeaseState, LeaseTaken};
 pub use membership::{Heartbeat, HeartbeatAck, MemberRecord, MemberState, MemberUpdate};
 pub use proximity::Proximity;
@@ -62,5 +65,13 @@ messages! {
         21 => LeaseAck,
         /// Targets joined at the sender.
         22 => LeaseTaken,
+        /// Flows that the receiver shall go on with when the sender is gone, or take back.
+        25 => FlowRecords,
+        /// Flows of these that have ended.
+        26 => FlowsGone,
+        /// The sender has started, and wants its flows back.
+        27 => FlowsWanted,
+        /// Answers [`FlowsWanted`], after the records.
+        28 => FlowsHanded,
     }
 }

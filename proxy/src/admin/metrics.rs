@@ -64,6 +64,7 @@ fn engine(registry: &mut Registry, counters: &Counters, tables: Occupancy) {
         ("ingress_flows", tables.ingress_flows),
         ("nat_flows", tables.nat_flows),
         ("nat_embryonic", tables.nat_embryonic),
+        ("standby_flows", tables.standby_flows),
         ("parked", tables.parked),
         ("fragments_held", tables.fragments_held),
     ] {

@@ -67,8 +67,13 @@ fn daemon() -> Daemon {
     let join = JoinNet::start(&identity, &reset_keys, arrived, send, input, counters.join.clone())
         .unwrap();
     let (announcer, announce) = watch::channel(false);
-    let outlets =
-        Outlets { overlay: overlay.clone(), join, forward: Box::new(|_| {}), announce: announcer };
+    let outlets = Outlets {
+        overlay: overlay.clone(),
+        join,
+        forward: Box::new(|_| {}),
+        announce: announcer,
+        standby: watch::channel(Vec::new()).0,
+    };
     let node = NodeConfig {
         name: "fra1".into(),
         cluster: "fra".into(),

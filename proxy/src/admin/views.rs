@@ -99,18 +99,18 @@ pub struct Flow {
     pub client: SocketAddr,
     /// To which group.
     pub group: String,
-    /// `ingress` or `join`.
+    /// `ingress`, `join` or `standby`.
     pub role: &'static str,
-    /// As an ingress: the JAP.
+    /// As an ingress: the JAP. Standing by: whose flow it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
-    /// As a JAP: the target's address.
+    /// As a JAP, or standing by: the target's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<SocketAddr>,
     /// As a JAP: the target's membership.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease: Option<u64>,
-    /// As a JAP: the source that the target sees.
+    /// As a JAP, or standing by: the source that the target sees.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nat: Option<SocketAddr>,
     /// As a JAP: `opening`, `open` or `closing`.
@@ -140,6 +140,12 @@ impl Flow {
         };
         match flow.role.clone() {
             FlowRole::Ingress { proxy } => shown.proxy = Some(names.of(proxy)),
+            FlowRole::Standby { proxy, target, nat } => {
+                shown.role = "standby";
+                shown.proxy = Some(names.of(proxy));
+                shown.target = Some(target);
+                shown.nat = Some(nat);
+            }
             FlowRole::Join { lease, target, nat, state } => {
                 shown.role = "join";
                 shown.lease = Some(lease.0);

@@ -32,9 +32,10 @@ pub(super) fn status(answer: &Value) -> String {
         (
             "flows",
             format!(
-                "{} as ingress, {} as JAP",
+                "{} as ingress, {} as JAP, {} held for mates",
                 cell(&answer["engine"]["tables"]["ingress_flows"]),
-                cell(&answer["engine"]["tables"]["nat_flows"])
+                cell(&answer["engine"]["tables"]["nat_flows"]),
+                cell(&answer["engine"]["tables"]["standby_flows"])
             ),
         ),
         ("dropped", format!("{} packets (`piasctl drops`)", cell(&answer["engine"]["dropped"]))),

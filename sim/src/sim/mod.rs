@@ -418,6 +418,8 @@ impl Sim {
                 let Self { hosts, trace, now, .. } = self;
                 trace.note(*now, format_args!("{} announces: {ready}", hosts[n].name));
             }
+            // NAT addresses are not simulated.
+            Effect::StandBy(_) => {}
             Effect::Notice(notice) => {
                 let innocent = |subject: usize| self.hosts[subject].innocent(self.now);
                 self.beliefs.hear(n, &notice, self.now, &self.ids, innocent);

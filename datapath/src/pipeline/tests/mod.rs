@@ -11,6 +11,7 @@ mod join;
 mod mappings;
 mod mtu;
 mod returning;
+mod standby;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -18,6 +19,7 @@ use pias_protocol::{
     forwarding::{ForwardingEvent, ForwardingUpdate, IngressEntry, Target, TargetState},
     geneve::{Flags, Header, Inner, PiasOption},
     group::GroupKey,
+    hash::FlowKey,
     ids::{ParkedId, ProxyId, TargetId},
     placement::Candidate,
     time::Time,

@@ -1,0 +1,217 @@
+//! Which flows a mate is told of, so that it can go on with them.
+//!
+//! ```text
+//!   established ──► young ──(a second)──┐
+//!   changed, or old and just answered ──┼──► told ──► changed ──► told again, or ended
+//!   sweep: every flow again in a minute ┘
+//! ```
+//! The lists hold handles; what is told is what the flow is by then. What finds a list full is told
+//! by the sweep, and what the mate does not hear has ended, it forgets.
+
+use std::collections::VecDeque;
+
+use pias_protocol::{
+    flow::FlowRecord,
+    hash::FlowKey,
+    ids::ProxyId,
+    limits::{MAX_FLOWS_PER_MESSAGE, MAX_GONE_PER_MESSAGE},
+    time::Time,
+};
+
+use super::nat::NatFlow;
+use crate::{
+    limits::{MAX_ENDED, REPLICATED_AFTER, REPLICATED_EVERY, RETOLD_PER_TICK, engine::TICK},
+    slots::{Handle, Slots},
+};
+
+/// What the mate has heard of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Nothing yet.
+    Queued,
+    /// What it is.
+    All,
+    /// What it was before a change, which it will hear of.
+    Stale,
+}
+
+/// Flows to tell the mate of, and flows that have ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// At most [`MAX_FLOWS_PER_MESSAGE`].
+    pub records: Vec<FlowRecord>,
+    /// At most [`MAX_GONE_PER_MESSAGE`].
+    pub ended: Vec<FlowKey>,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.records.len() >= MAX_FLOWS_PER_MESSAGE || self.ended.len() >= MAX_GONE_PER_MESSAGE
+    }
+}
+
+/// What is still to be told.
+#[derive(Debug)]
+pub(super) struct Replica {
+    wanted: bool,
+    /// Established flows, and when they are a second older.
+    young: VecDeque<(Time, Handle)>,
+    changed: VecDeque<Handle>,
+    ended: VecDeque<FlowKey>,
+    /// Most flows of `young` and `changed` each: as many as the table has.
+    limit: usize,
+    /// The slot to be told next in turn.
+    cursor: usize,
+    /// What is left of earlier ticks' turns, in parts of a slot: as many to one as there are turns in a
+    /// round.
+    owed: usize,
+    /// Slots left of this tick's turn.
+    turn: usize,
+    /// Slots left of a whole round that is told as fast as it may.
+    round: usize,
+}
+
+impl Replica {
+    pub(super) const fn new(limit: usize) -> Self {
+        Self {
+            wanted: false,
+            young: VecDeque::new(),
+            changed: VecDeque::new(),
+            ended: VecDeque::new(),
+            limit,
+            cursor: 0,
+            owed: 0,
+            turn: 0,
+            round: 0,
+        }
+    }
+
+    /// Whether a mate listens; if so, it shall hear all anew.
+    pub(super) fn want(&mut self, wanted: bool, slots: usize) {
+        self.wanted = wanted;
+        self.round = if wanted { slots } else { 0 };
+        if !wanted {
+            self.ended.clear();
+        }
+    }
+
+    /// Whether a mate listens.
+    pub(super) const fn wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// A flow is another than the mate has heard.
+    #[cold]
+    pub(super) fn changed(&mut self, handle: Handle, flow: &mut NatFlow, now: Time) {
+        if !self.wanted {
+            return;
+        }
+        let old = flow.is_old(now);
+        match flow.told {
+            Told::All if self.changed.len() < self.limit => {
+                flow.told = Told::Stale;
+                self.changed.push_back(handle);
+            }
+            Told::Nothing if !flow.is_settled() => {}
+            Told::Nothing if old && self.changed.len() < self.limit => {
+                flow.told = Told::Queued;
+                self.changed.push_back(handle);
+            }
+            Told::Nothing if !old && self.young.len() < self.limit => {
+                flow.told = Told::Queued;
+                // From now on, so that the list is in the order of time.
+                self.young.push_back((now + REPLICATED_AFTER, handle));
+            }
+            _ => {}
+        }
+    }
+
+    /// A flow has ended.
+    pub(super) fn ended(&mut self, flow: &NatFlow) {
+        let heard = matches!(flow.told, Told::All | Told::Stale);
+        if heard && self.wanted && self.ended.len() < MAX_ENDED {
+            self.ended.push_back(flow.key);
+        }
+    }
+
+    /// A tick begins: another part of the sweep is due.
+    pub(super) fn tick(&mut self, slots: usize) {
+        let turns = (REPLICATED_EVERY.as_millis() / TICK.as_millis()).max(1) as usize;
+        self.owed += slots;
+        self.turn = self.owed / turns;
+        self.owed %= turns;
+        if self.round > 0 {
+            self.turn = self.turn.max(RETOLD_PER_TICK).min(self.round);
+        }
+    }
+
+    /// The next batch of this tick; empty when there is nothing more to tell.
+    pub(super) fn next(
+        &mut self,
+        flows: &mut Slots<NatFlow>,
+        now: Time,
+        id: impl Fn(Handle) -> Option<ProxyId> + Copy,
+    ) -> Batch {
+        let mut batch = Batch::default();
+        if !self.wanted {
+            self.young.clear();
+            self.changed.clear();
+            return batch;
+        }
+        while !batch.is_full()
+            && let Some(ended) = self.ended.pop_front()
+        {
+            batch.ended.push(ended);
+        }
+        while !batch.is_full()
+            && let Some(handle) = self.due(now)
+        {
+            tell(flows, handle, now, id, &mut batch);
+        }
+        while !batch.is_full() && self.turn > 0 && flows.slots() > 0 {
+            self.turn -= 1;
+            self.round = self.round.saturating_sub(1);
+            self.cursor = (self.cursor + 1) % flows.slots();
+            // Those that wait for their second are told then.
+            if let Some((handle, flow)) = flows.at(self.cursor)
+                && (flow.told != Told::Queued || flow.is_old(now))
+            {
+                tell(flows, handle, now, id, &mut batch);
+            }
+        }
+        batch
+    }
+
+    fn due(&mut self, now: Time) -> Option<Handle> {
+        if let Some(&(due, handle)) = self.young.front()
+            && due <= now
+        {
+            self.young.pop_front();
+            return Some(handle);
+        }
+        self.changed.pop_front()
+    }
+}
+
+/// What has become of a flow; `id` names its ingress.
+fn tell(
+    flows: &mut Slots<NatFlow>,
+    handle: Handle,
+    now: Time,
+    id: impl Fn(Handle) -> Option<ProxyId>,
+    batch: &mut Batch,
+) {
+    let Some(flow) = flows.get_mut(handle) else { return };
+    if flow.outlasts(now) {
+        flow.told = Told::All;
+        batch.records.push(flow.record(flow.ingress.and_then(id)));
+        return;
+    }
+    if matches!(flow.told, Told::All | Told::Stale) {
+        batch.ended.push(flow.key);
+    }
+    flow.told = Told::Nothing;
+}

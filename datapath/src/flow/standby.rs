@@ -1,0 +1,220 @@
+//! Flows that mates translate, held to go on with them when their proxy is gone.
+//!
+//! A flow is *orphaned* when its proxy is gone, or was gone after it told of the flow: then its
+//! proxy, though it may be back, does not know the flow any more.
+
+use std::net::SocketAddr;
+
+use hashbrown::{HashMap, HashTable};
+use pias_protocol::{flow::FlowRecord, group::Protocol, hash::FlowKey, ids::ProxyId, time::Time};
+
+use super::{reverse_hash, table_hash};
+use crate::{
+    limits::{AGED_PER_TICK, STANDBY_FOR, TCP_IDLE},
+    slots::{Handle, Slots},
+};
+
+/// A mate's flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// The flow.
+    pub record: FlowRecord,
+    /// Whose it is.
+    pub of: ProxyId,
+    /// When that last told of it.
+    pub told: Time,
+}
+
+/// A mate that has flows here.
+#[derive(Debug, Default)]
+struct Owner {
+    flows: usize,
+    /// When it was last gone.
+    gone: Option<Time>,
+}
+
+/// The flows of mates.
+#[derive(Debug)]
+pub struct Standby {
+    flows: Slots<Held>,
+    forward: HashTable<Handle>,
+    reverse: HashTable<Handle>,
+    owners: HashMap<ProxyId, Owner>,
+    limit: usize,
+    seed: u64,
+    cursor: usize,
+}
+
+impl Standby {
+    /// A table of at most `limit` flows.
+    #[must_use]
+    pub fn new(limit: usize, seed: u64) -> Self {
+        Self {
+            flows: Slots::default(),
+            forward: HashTable::new(),
+            reverse: HashTable::new(),
+            owners: HashMap::new(),
+            limit,
+            seed,
+            cursor: 0,
+        }
+    }
+
+    /// How many flows are held.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.flows.count()
+    }
+
+    /// Holds a flow of the mate `of`, in place of what was told of it before. `false` where there
+    /// is no room.
+    pub fn hold(&mut self, of: ProxyId, record: FlowRecord, now: Time) -> bool {
+        // A client's port and a target's have one flow at a time: what they had before is over.
+        let before = [self.forward(&record.key), self.reverse_of(&record)];
+        for handle in before.into_iter().flatten() {
+            self.remove(handle);
+        }
+        if self.flows.count() >= self.limit {
+            return false;
+        }
+        let handle = self.flows.insert(Held { record, of, told: now });
+        let (flows, seed) = (&self.flows, self.seed);
+        self.forward.insert_unique(table_hash(&record.key, seed), handle, |&other| {
+            flows.get(other).map_or(0, |held| table_hash(&held.record.key, seed))
+        });
+        self.reverse.insert_unique(hash_of(&record, seed), handle, |&other| {
+            flows.get(other).map_or(0, |held| hash_of(&held.record, seed))
+        });
+        self.owners.entry(of).or_default().flows += 1;
+        true
+    }
+
+    /// A mate's flow has ended.
+    pub fn end(&mut self, of: ProxyId, key: &FlowKey) {
+        if let Some(handle) = self.forward(key)
+            && self.flows.get(handle).is_some_and(|held| held.of == of)
+        {
+            self.remove(handle);
+        }
+    }
+
+    /// A mate is gone, now or for a moment: what it told until now it does not know any more.
+    pub fn gone(&mut self, of: ProxyId, now: Time) {
+        if let Some(owner) = self.owners.get_mut(&of) {
+            owner.gone = Some(now);
+        }
+    }
+
+    /// The flow of a client's packet.
+    #[must_use]
+    pub fn forward(&self, key: &FlowKey) -> Option<Handle> {
+        if self.flows.count() == 0 {
+            return None;
+        }
+        let is =
+            |&handle: &Handle| self.flows.get(handle).is_some_and(|held| held.record.key == *key);
+        self.forward.find(table_hash(key, self.seed), is).copied()
+    }
+
+    /// The flow of a target's packet to a NAT address and port.
+    #[must_use]
+    pub fn reverse(
+        &self,
+        protocol: Protocol,
+        target: SocketAddr,
+        nat: SocketAddr,
+    ) -> Option<Handle> {
+        let is = |&handle: &Handle| {
+            self.flows.get(handle).is_some_and(|Held { record, .. }| {
+                record.nat == nat
+                    && record.target == target
+                    && record.key.group.protocol == protocol
+            })
+        };
+        self.reverse.find(reverse_hash(protocol, target, nat.port(), self.seed), is).copied()
+    }
+
+    fn reverse_of(&self, record: &FlowRecord) -> Option<Handle> {
+        self.reverse(record.key.group.protocol, record.target, record.nat)
+    }
+
+    /// A flow, while it is held.
+    #[must_use]
+    pub fn get(&self, handle: Handle) -> Option<&Held> {
+        self.flows.get(handle)
+    }
+
+    /// Whether nobody has a flow any more; `live` tells of proxies whether they are.
+    #[must_use]
+    pub fn is_orphan(&self, held: &Held, live: impl Fn(ProxyId) -> bool) -> bool {
+        let gone = self.owners.get(&held.of).and_then(|owner| owner.gone);
+        !live(held.of) || gone.is_some_and(|gone| held.told <= gone)
+    }
+
+    /// Holds a flow no longer.
+    pub fn remove(&mut self, handle: Handle) -> Option<Held> {
+        let held = *self.flows.get(handle)?;
+        let hash = table_hash(&held.record.key, self.seed);
+        if let Ok(entry) = self.forward.find_entry(hash, |&other| other == handle) {
+            entry.remove();
+        }
+        let hash = hash_of(&held.record, self.seed);
+        if let Ok(entry) = self.reverse.find_entry(hash, |&other| other == handle) {
+            entry.remove();
+        }
+        if let Some(owner) = self.owners.get_mut(&held.of) {
+            owner.flows -= 1;
+            if owner.flows == 0 {
+                self.owners.remove(&held.of);
+            }
+        }
+        self.flows.remove(handle)
+    }
+
+    /// Forgets what has not been told of for long, in a bounded number of slots at a time; the
+    /// orphans among them.
+    pub fn age(&mut self, now: Time, live: impl Fn(ProxyId) -> bool) -> Vec<Handle> {
+        let slots = self.flows.slots();
+        let (mut old, mut orphans) = (Vec::new(), Vec::new());
+        for _ in 0..AGED_PER_TICK.min(slots) {
+            self.cursor = (self.cursor + 1) % slots;
+            let Some((handle, held)) = self.flows.at(self.cursor) else { continue };
+            let orphan = self.is_orphan(held, &live);
+            // Nobody tells of orphans any more.
+            let patience = if orphan { TCP_IDLE } else { STANDBY_FOR };
+            if now.since(held.told) >= patience {
+                old.push(handle);
+            } else if orphan {
+                orphans.push(handle);
+            }
+        }
+        for handle in old {
+            self.remove(handle);
+        }
+        orphans
+    }
+
+    /// The records in up to `slots` slots from the slot `from` on that are `wanted`, and the slot to
+    /// go on with.
+    #[must_use]
+    pub fn records(
+        &self,
+        from: usize,
+        slots: usize,
+        wanted: impl Fn(&Held) -> bool,
+    ) -> (Vec<FlowRecord>, Option<usize>) {
+        let end = from.saturating_add(slots);
+        let held = (from..end.min(self.flows.slots())).filter_map(|slot| self.flows.at(slot));
+        let records = held.filter(|(_, held)| wanted(held)).map(|(_, held)| held.record).collect();
+        (records, (end < self.flows.slots()).then_some(end))
+    }
+
+    /// All flows that are held.
+    pub fn iter(&self) -> impl Iterator<Item = &Held> {
+        self.flows.iter().map(|(_, held)| held)
+    }
+}
+
+fn hash_of(record: &FlowRecord, seed: u64) -> u64 {
+    reverse_hash(record.key.group.protocol, record.target, record.nat.port(), seed)
+}

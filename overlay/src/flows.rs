@@ -1,0 +1,207 @@
+//! Flows that outlive their proxy: who holds whose, and who answers to whose NAT addresses.
+//!
+//! ```text
+//!   datapath ── Flows ──► FlowRecords, FlowsGone ──► heir: its datapath holds them
+//!
+//!   a mate is gone     its heir's datapath goes on with them; its NAT addresses come to the heir
+//!   it is back         FlowsWanted ──► every mate ──► FlowRecords, FlowsHanded ──► then it announces itself
+//! ```
+//! The NAT addresses of a proxy are routed to its heir all the time, at a price that counts only when
+//! the proxy itself is gone: routing needs no word from here when that happens.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use pias_protocol::{
+    flow::FlowRecord,
+    forwarding::ForwardingUpdate,
+    hash::FlowKey,
+    ids::ProxyId,
+    overlay::{FlowRecords, FlowsGone, FlowsHanded, FlowsWanted},
+    time::Time,
+};
+
+use crate::{
+    effect::{Effect, StandbyAddress},
+    limits::MAX_HEIRLOOMS,
+    outbox::Outbox,
+    timing::HEIRLOOM_LIFETIME,
+    world::World,
+};
+
+/// What a dead mate left.
+#[derive(Clone, Debug)]
+struct Heirloom {
+    nat: Vec<IpAddr>,
+    /// Who goes on with its flows.
+    holder: ProxyId,
+    since: Time,
+}
+
+/// What a node knows of flows that outlive their proxy.
+#[derive(Debug, Default)]
+pub(crate) struct Flows {
+    /// This proxy's own NAT addresses.
+    nat: Vec<IpAddr>,
+    /// The mate that holds this proxy's flows.
+    heir: Option<ProxyId>,
+    /// Whether that one died since it was told of the flows.
+    forgotten: bool,
+    /// What dead mates left.
+    heirlooms: BTreeMap<ProxyId, Heirloom>,
+    /// The addresses that were said last.
+    standby: BTreeSet<StandbyAddress>,
+    /// Mates that have been asked for the flows of this proxy's former life.
+    awaited: BTreeSet<ProxyId>,
+}
+
+impl Flows {
+    pub(crate) fn new(nat: Vec<IpAddr>) -> Self {
+        Self { nat, ..Self::default() }
+    }
+
+    /// Whether mates have not handed back all flows yet.
+    pub(crate) fn awaits(&self) -> bool {
+        !self.awaited.is_empty()
+    }
+
+    /// A mate takes part. A proxy that is not announced yet asks its mates for its flows.
+    pub(crate) fn up(&mut self, id: ProxyId, announced: bool, out: &mut Outbox) {
+        self.heirlooms.remove(&id);
+        if !announced {
+            self.awaited.insert(id);
+            out.send(id, FlowsWanted {});
+        }
+    }
+
+    /// A mate is gone; `heir` goes on with what it had.
+    pub(crate) fn gone(
+        &mut self,
+        id: ProxyId,
+        heir: Option<ProxyId>,
+        world: &World,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        self.awaited.remove(&id);
+        // Though it may be back by now, it has forgotten what it was told.
+        self.forgotten |= self.heir == Some(id);
+        self.heirlooms.retain(|_, left| now - left.since < HEIRLOOM_LIFETIME);
+        let Some(holder) = heir else { return };
+        for left in self.heirlooms.values_mut().filter(|left| left.holder == id) {
+            left.holder = holder;
+        }
+        if self.heirlooms.len() < MAX_HEIRLOOMS {
+            let nat = world.members.nat(id).to_vec();
+            self.heirlooms.insert(id, Heirloom { nat, holder, since: now });
+        } else {
+            out.counters.table_full += 1;
+        }
+    }
+
+    /// Proxies came or went: who holds what is looked up anew.
+    pub(crate) fn settle(&mut self, world: &World, out: &mut Outbox) {
+        let heir = world.heir(world.own);
+        if std::mem::take(&mut self.forgotten) || heir != self.heir {
+            self.heir = heir;
+            out.forward(ForwardingUpdate::Replicate { wanted: heir.is_some() });
+        }
+        let standby = self.addresses(world);
+        if standby != self.standby {
+            self.standby = standby;
+            let owned = self.standby.iter().map(|held| (held.of, held.address)).collect();
+            out.forward(ForwardingUpdate::StandbyNat(owned));
+            out.push(Effect::StandBy(self.standby.iter().copied().collect()));
+        }
+    }
+
+    /// The NAT addresses that this proxy answers to beside its own: of the dead whose flows it goes on
+    /// with, and of the live ones, and what those go on with, whose heir it is.
+    fn addresses(&self, world: &World) -> BTreeSet<StandbyAddress> {
+        let mates = world.members.alive().filter(|&(_, cluster, _)| cluster == world.cluster);
+        let wards: BTreeSet<_> =
+            mates.map(|(id, ..)| id).filter(|&id| world.heir(id) == Some(world.own)).collect();
+        let live = wards.iter().map(|&id| (id, world.members.nat(id), true));
+        let dead = self.heirlooms.iter().filter_map(|(&id, left)| {
+            let ward = wards.contains(&left.holder);
+            (ward || left.holder == world.own).then_some((id, left.nat.as_slice(), ward))
+        });
+        let all = live.chain(dead);
+        all.flat_map(|(of, nat, ward)| {
+            nat.iter().map(move |&address| StandbyAddress { address, of, live: ward })
+        })
+        .filter(|held| !self.nat.contains(&held.address))
+        .collect()
+    }
+
+    /// The datapath says what its flows are now: to the heir.
+    pub(crate) fn told(&self, records: Vec<FlowRecord>, flows: Vec<FlowKey>, out: &mut Outbox) {
+        let Some(heir) = self.heir else { return };
+        if !flows.is_empty() {
+            out.send(heir, FlowsGone { flows });
+        }
+        if !records.is_empty() {
+            out.send(heir, FlowRecords { records });
+        }
+    }
+
+    /// A mate tells of flows: its own are held, this proxy's own taken back.
+    pub(crate) fn records(
+        &self,
+        from: ProxyId,
+        records: Vec<FlowRecord>,
+        world: &World,
+        out: &mut Outbox,
+    ) {
+        if !world.is_mate(from) {
+            out.counters.strangers += 1;
+            return;
+        }
+        let own = |record: &FlowRecord| self.nat.contains(&record.nat.ip());
+        let (back, records): (Vec<_>, Vec<_>) = records.into_iter().partition(own);
+        if !back.is_empty() {
+            out.forward(ForwardingUpdate::Adopt(back));
+        }
+        if !records.is_empty() {
+            out.forward(ForwardingUpdate::Standby { of: from, records });
+        }
+    }
+
+    /// Flows of a mate have ended.
+    pub(crate) fn ended(&self, from: ProxyId, flows: Vec<FlowKey>, out: &mut Outbox) {
+        out.forward(ForwardingUpdate::StandbyEnded { of: from, flows });
+    }
+
+    /// A mate has started, and wants the flows of its former life.
+    pub(crate) fn wanted(&self, from: ProxyId, world: &World, out: &mut Outbox) {
+        if world.is_mate(from) {
+            let nat = world.members.nat(from).to_vec();
+            out.forward(ForwardingUpdate::HandBack { to: from, nat });
+        } else {
+            out.counters.strangers += 1;
+        }
+    }
+
+    /// The datapath found flows that a mate wants.
+    pub(crate) fn handed_back(
+        &self,
+        to: ProxyId,
+        records: Vec<FlowRecord>,
+        last: bool,
+        out: &mut Outbox,
+    ) {
+        if !records.is_empty() {
+            out.send(to, FlowRecords { records });
+        }
+        if last {
+            out.send(to, FlowsHanded {});
+        }
+    }
+
+    /// A mate has handed back all that it had.
+    pub(crate) fn handed(&mut self, from: ProxyId) {
+        self.awaited.remove(&from);
+    }
+}

@@ -1,0 +1,228 @@
+//! Flows that outlive their proxy, as one node sees it: whom it tells, whose it holds, and what it
+//! waits for at its start.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use pias_overlay::{DEFAULT_HEARTBEAT, Effect, Node, NodeConfig, StandbyAddress};
+use pias_protocol::{
+    flow::{FlowPhase, FlowRecord},
+    forwarding::{ForwardingEvent, ForwardingUpdate},
+    hash::FlowKey,
+    ids::ProxyId,
+    overlay::{
+        FlowRecords, FlowsGone, FlowsHanded, FlowsWanted, MemberRecord, MemberState, MemberUpdate,
+        OverlayMessage,
+    },
+    time::Time,
+};
+
+fn ms(n: u64) -> Time {
+    Time::from_micros(n * 1_000)
+}
+
+fn nat(n: u8) -> IpAddr {
+    [192, 0, 2, n].into()
+}
+
+/// The proxy `fra1`, which has just started.
+fn started() -> Node {
+    let config = NodeConfig {
+        name: "fra1".into(),
+        cluster: "fra".into(),
+        unicast: vec!["198.51.100.1".parse().unwrap()],
+        nat: vec![nat(1)],
+        anycast: vec!["203.0.113.0/24".parse().unwrap()],
+        seeds: vec![],
+        heartbeat: DEFAULT_HEARTBEAT,
+        policies: BTreeMap::new(),
+        drain_wait: Duration::from_secs(5),
+        incarnation: 7,
+    };
+    Node::new(config, 1, Time::ZERO)
+}
+
+/// The proxy number `n` of a cluster.
+fn member(name: &str, cluster: &str, n: u8, state: MemberState) -> MemberRecord {
+    MemberRecord {
+        name: name.into(),
+        cluster: cluster.into(),
+        unicast: vec![[198, 51, 100, n].into()],
+        nat: vec![nat(n)],
+        incarnation: 1,
+        state,
+    }
+}
+
+/// News of these; what follows from it.
+fn hear(node: &mut Node, members: Vec<MemberRecord>, now: Time) -> Vec<Effect> {
+    node.handle_message(ProxyId::of(&members[0].name), MemberUpdate { members }.into(), now);
+    effects(node)
+}
+
+fn effects(node: &mut Node) -> Vec<Effect> {
+    std::iter::from_fn(|| node.poll_effect()).collect()
+}
+
+/// The proxy `fra1`, announced, with its mate `fra2` and another cluster's `nyc1`.
+fn paired() -> (Node, Vec<Effect>) {
+    let mut node = started();
+    let others =
+        vec![member("fra2", "fra", 2, MemberState::Up), member("nyc1", "nyc", 3, MemberState::Up)];
+    let all = hear(&mut node, others, ms(1));
+    node.handle_message(ProxyId::of("fra2"), FlowsHanded {}.into(), ms(2));
+    assert!(effects(&mut node).contains(&Effect::Announce(true)));
+    (node, all)
+}
+
+fn flow(nat: IpAddr) -> FlowRecord {
+    FlowRecord {
+        key: FlowKey {
+            client: "198.18.0.1:4000".parse().unwrap(),
+            group: "203.0.113.10:80/tcp".parse().unwrap(),
+        },
+        target: "10.0.0.1:80".parse().unwrap(),
+        nat: (nat, 1024).into(),
+        ingress: None,
+        phase: FlowPhase::Open,
+        client_finished: false,
+        target_finished: false,
+    }
+}
+
+fn sent(effects: &[Effect], to: &str) -> Vec<OverlayMessage> {
+    let to = ProxyId::of(to);
+    let message = |effect: &Effect| match effect {
+        Effect::Send { to: receiver, message, .. } if *receiver == to => Some(message.clone()),
+        _ => None,
+    };
+    effects.iter().filter_map(message).collect()
+}
+
+fn standing_by(effects: &[Effect]) -> Option<Vec<StandbyAddress>> {
+    effects.iter().rev().find_map(|effect| match effect {
+        Effect::StandBy(addresses) => Some(addresses.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_proxy_stands_by_for_its_mate_and_tells_it_of_its_flows() {
+    let (mut node, met) = paired();
+    let held = StandbyAddress { address: nat(2), of: ProxyId::of("fra2"), live: true };
+    assert_eq!(standing_by(&met), Some(vec![held]));
+    let owned = ForwardingUpdate::StandbyNat(vec![(held.of, held.address)]);
+    assert!(met.contains(&Effect::Forward(owned)));
+    assert!(met.contains(&Effect::Forward(ForwardingUpdate::Replicate { wanted: true })));
+
+    let ended = vec![flow(nat(1)).key];
+    let told = ForwardingEvent::Flows { records: vec![flow(nat(1))], ended: ended.clone() };
+    node.handle_event(told, ms(10));
+    let all = effects(&mut node);
+    let records = FlowRecords { records: vec![flow(nat(1))] };
+    assert_eq!(sent(&all, "fra2"), [FlowsGone { flows: ended }.into(), records.into()]);
+    assert_eq!(sent(&all, "nyc1"), []);
+}
+
+#[test]
+fn flows_of_a_mate_are_held_and_its_own_taken_back() {
+    let (mut node, _) = paired();
+    let records = vec![flow(nat(1)), flow(nat(2))];
+    node.handle_message(ProxyId::of("fra2"), FlowRecords { records }.into(), ms(10));
+    let of = ProxyId::of("fra2");
+    assert_eq!(
+        effects(&mut node),
+        [
+            Effect::Forward(ForwardingUpdate::Adopt(vec![flow(nat(1))])),
+            Effect::Forward(ForwardingUpdate::Standby { of, records: vec![flow(nat(2))] }),
+        ]
+    );
+}
+
+#[test]
+fn flows_are_taken_from_mates_alone() {
+    let (mut node, _) = paired();
+    let records = FlowRecords { records: vec![flow(nat(1))] };
+    node.handle_message(ProxyId::of("nyc1"), records.into(), ms(10));
+    node.handle_message(ProxyId::of("nyc1"), FlowsWanted {}.into(), ms(10));
+    assert_eq!(effects(&mut node), []);
+    assert_eq!(node.status().counters.strangers, 2);
+}
+
+#[test]
+fn a_proxy_that_starts_is_announced_when_its_mates_have_handed_back_its_flows() {
+    let mut node = started();
+    let met = hear(
+        &mut node,
+        vec![
+            member("fra2", "fra", 2, MemberState::Up),
+            member("fra3", "fra", 3, MemberState::Up),
+            member("nyc1", "nyc", 4, MemberState::Up),
+        ],
+        ms(1),
+    );
+    for mate in ["fra2", "fra3"] {
+        assert!(sent(&met, mate).contains(&FlowsWanted {}.into()), "{mate}");
+    }
+    assert!(!sent(&met, "nyc1").contains(&FlowsWanted {}.into()));
+    let announced = Effect::Announce(true);
+    assert!(!met.contains(&announced));
+    node.handle_message(ProxyId::of("fra2"), FlowsHanded {}.into(), ms(30));
+    assert!(!effects(&mut node).contains(&announced), "fra3 may have some");
+    node.handle_message(ProxyId::of("fra3"), FlowsHanded {}.into(), ms(60));
+    assert!(effects(&mut node).contains(&announced));
+}
+
+#[test]
+fn a_mate_that_hands_nothing_back_is_waited_for_in_vain_and_not_for_long() {
+    let mut node = started();
+    hear(&mut node, vec![member("fra2", "fra", 2, MemberState::Up)], ms(1));
+    let announced = std::iter::from_fn(|| {
+        let at = node.next_timeout()?.at;
+        node.handle_timeout(at);
+        Some((at, effects(&mut node)))
+    })
+    .find_map(|(at, all)| all.contains(&Effect::Announce(true)).then_some(at));
+    assert_eq!(announced, Some(ms(2_501)));
+}
+
+#[test]
+fn the_address_of_a_dead_mate_is_answered_to_until_the_mate_is_back() {
+    let (mut node, _) = paired();
+    let gone = hear(&mut node, vec![member("fra2", "fra", 2, MemberState::Left)], ms(10));
+    let of = ProxyId::of("fra2");
+    let held = |live| vec![StandbyAddress { address: nat(2), of, live }];
+    assert_eq!(standing_by(&gone), Some(held(false)));
+    assert!(gone.contains(&Effect::Forward(ForwardingUpdate::Replicate { wanted: false })));
+    let mut again = member("fra2", "fra", 2, MemberState::Up);
+    again.incarnation = 2;
+    assert_eq!(standing_by(&hear(&mut node, vec![again], ms(5_000))), Some(held(true)));
+}
+
+#[test]
+fn a_mate_that_starts_gets_what_the_datapath_finds_for_it() {
+    let (mut node, _) = paired();
+    let to = ProxyId::of("fra2");
+    node.handle_message(to, FlowsWanted {}.into(), ms(10));
+    let wanted = ForwardingUpdate::HandBack { to, nat: vec![nat(2)] };
+    assert_eq!(effects(&mut node), [Effect::Forward(wanted)]);
+    for (records, last) in [(vec![flow(nat(2))], false), (vec![], true)] {
+        node.handle_event(ForwardingEvent::HandedBack { to, records, last }, ms(20));
+    }
+    let all = effects(&mut node);
+    let records = FlowRecords { records: vec![flow(nat(2))] };
+    assert_eq!(sent(&all, "fra2"), [records.into(), FlowsHanded {}.into()]);
+}
+
+#[test]
+fn what_a_dead_heir_went_on_with_goes_to_its_own_heir() {
+    // Of fra2 and fra3 the one that dies first leaves its flows to whom the hash names.
+    let mut node = started();
+    let mates =
+        |state2, state3| vec![member("fra2", "fra", 2, state2), member("fra3", "fra", 3, state3)];
+    let (up, left) = (MemberState::Up, MemberState::Left);
+    hear(&mut node, mates(up, up), ms(1));
+    hear(&mut node, mates(left, up), ms(10));
+    let last = hear(&mut node, vec![member("fra3", "fra", 3, left)], ms(20));
+    let held = |n, name| StandbyAddress { address: nat(n), of: ProxyId::of(name), live: false };
+    assert_eq!(standing_by(&last), Some(vec![held(2, "fra2"), held(3, "fra3")]));
+}
