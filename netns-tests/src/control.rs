@@ -42,7 +42,8 @@ pub enum Request {
         /// The signal's number.
         signal: i32,
     },
-    /// Apply settings such as `delay=20ms` to an emulated link.
+    /// Apply settings such as `delay=20ms` to an emulated link, or `loss=30` to
+    /// a plain one.
     SetLink {
         /// The link's name.
         link: String,
@@ -128,7 +129,7 @@ pub struct LinkStatus {
     pub ends: [String; 2],
     /// Whether it is cut.
     pub cut: bool,
-    /// Its shape, if it is emulated.
+    /// Its shape, if it is emulated or loses frames.
     pub shape: Option<Shape>,
     /// Its counters in both directions, if it is emulated.
     pub counters: Option<[LinkCounters; 2]>,

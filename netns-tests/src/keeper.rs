@@ -1,7 +1,7 @@
 //! The keeper: makes the lab's network, starts its processes, and answers the
 //! control socket until the lab ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use crate::control::{self, Answer, HostStatus, LabStatus, LinkStatus, Request, S
 use crate::limits::MAX_CONTROL_CONNECTIONS;
 use crate::linkemu::{EmulatedLink, Shape};
 use crate::network::{self, NetworkError, Spaces};
-use crate::plan::{Plan, PlanOptions};
+use crate::plan::{Plan, PlanOptions, Wire};
 use crate::process::{ProcessError, ProcessTable};
 use crate::topology::{Topology, TopologyError};
 
@@ -56,6 +56,8 @@ struct Changing {
     processes: ProcessTable,
     /// Cut links; for an emulated one the shape to go back to.
     cut: BTreeMap<String, Option<Shape>>,
+    /// Plain links that lose frames.
+    lossy: BTreeMap<String, Shape>,
 }
 
 /// Makes the lab and serves its control socket. Returns only with an error:
@@ -78,7 +80,7 @@ pub fn keep(stage: &Stage) -> Result<Infallible, KeeperError> {
     }
     let user_namespace = fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]));
-    let changing = Mutex::new(Changing { processes, cut: BTreeMap::new() });
+    let changing = Mutex::new(Changing { processes, cut: BTreeMap::new(), lossy: BTreeMap::new() });
     let keeper =
         Arc::new(Keeper { name: topology.name, user_namespace, plan, spaces, emulated, changing });
     serve(&keeper, &UnixListener::bind(stage.state.join(SOCKET))?)
@@ -161,10 +163,9 @@ impl Keeper {
     }
 
     fn set_link(&self, link: &str, settings: &[String]) -> Result<Answer, String> {
-        let emulated = self.emulated.get(link).ok_or_else(|| {
-            let known: Vec<_> = self.emulated.keys().map(String::as_str).collect();
-            format!("{link:?} is no emulated link; these are: {}", known.join(", "))
-        })?;
+        let Some(emulated) = self.emulated.get(link) else {
+            return self.set_plain_link(link, settings);
+        };
         let mut changing = self.changing();
         // A cut link keeps the change for the time when it is whole again.
         if let Some(Some(shape)) = changing.cut.get_mut(link) {
@@ -176,10 +177,36 @@ impl Keeper {
         Ok(Answer::Done)
     }
 
-    fn cut_link(&self, link: &str, cut: bool) -> Result<Answer, String> {
+    /// A plain link can lose frames, and that is all it can.
+    fn set_plain_link(&self, link: &str, settings: &[String]) -> Result<Answer, String> {
+        let wire = self.wire(link)?;
+        let mut changing = self.changing();
+        let before = changing.lossy.get(link).cloned().unwrap_or_default();
+        let shape = before.with_settings(settings).map_err(|error| error.to_string())?;
+        if (Shape { loss: 0.0, ..shape.clone() }) != Shape::default() {
+            let known: Vec<_> = self.emulated.keys().map(String::as_str).collect();
+            return Err(format!(
+                "{link:?} is no emulated link and takes loss alone; emulated are: {}",
+                known.join(", ")
+            ));
+        }
+        network::set_veth_loss(wire, shape.loss, &self.spaces)
+            .map_err(|error| error.to_string())?;
+        if shape.loss > 0.0 {
+            changing.lossy.insert(link.to_owned(), shape);
+        } else {
+            changing.lossy.remove(link);
+        }
+        Ok(Answer::Done)
+    }
+
+    fn wire(&self, link: &str) -> Result<&Wire, String> {
         let wire = self.plan.wires.iter().find(|wire| wire.name == link);
-        let wire =
-            wire.ok_or_else(|| format!("there is no link {link:?}: see `pias-lab status`"))?;
+        wire.ok_or_else(|| format!("there is no link {link:?}: see `pias-lab status`"))
+    }
+
+    fn cut_link(&self, link: &str, cut: bool) -> Result<Answer, String> {
+        let wire = self.wire(link)?;
         let mut changing = self.changing();
         if changing.cut.contains_key(link) == cut {
             return Ok(Answer::Done);
@@ -222,14 +249,14 @@ impl Keeper {
             processes: changing.processes.of(&host.name),
         });
         let hosts = hosts.collect();
-        let cut: BTreeSet<_> = changing.cut.keys().cloned().collect();
+        let (cut, lossy) = (&changing.cut, &changing.lossy);
         let links = self.plan.wires.iter().map(|wire| {
             let emulated = self.emulated.get(&wire.name);
             LinkStatus {
                 name: wire.name.clone(),
                 ends: wire.ends.clone().map(|(host, interface)| format!("{host}:{interface}")),
-                cut: cut.contains(&wire.name),
-                shape: emulated.map(EmulatedLink::shape),
+                cut: cut.contains_key(&wire.name),
+                shape: emulated.map(EmulatedLink::shape).or_else(|| lossy.get(&wire.name).cloned()),
                 counters: emulated.map(EmulatedLink::counters),
             }
         });

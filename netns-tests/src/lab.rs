@@ -260,6 +260,8 @@ impl Lab {
     }
 
     /// Changes an emulated link: `lab.set_link("fra-nyc", &["delay=5ms", "loss=30"])`.
+    /// A plain one takes `loss` alone, whose chances do not follow the
+    /// topology's seed.
     pub fn set_link(&self, link: &str, settings: &[&str]) -> Result<(), ControlError> {
         let settings = settings.iter().map(ToString::to_string).collect();
         self.tell(&Request::SetLink { link: link.to_owned(), settings })

@@ -25,7 +25,7 @@
 //! | `boot`, `keeper`, `control` | the lab's own processes, and talking to them |
 //! | `linkemu` | delay, jitter, loss, rate and reordering |
 //! | `tool` | what clients and targets run where Debian has no program for it |
-//! | `lab`, `host`, `join`, `clients`, `stream`, `capture`, `wait` | the library that tests use |
+//! | `lab`, `host`, `join`, `clients`, `stream`, `crowd`, `fault`, `capture`, `wait` | the library that tests use |
 
 pub mod bench;
 pub mod boot;
@@ -34,6 +34,8 @@ mod certificates;
 mod clients;
 mod config;
 pub mod control;
+mod crowd;
+mod fault;
 mod host;
 mod join;
 pub mod keeper;
@@ -55,12 +57,14 @@ mod wait;
 pub use capture::{Capture, CaptureError};
 pub use certificates::CertificateError;
 pub use clients::{Answer, Transport, bracketed};
+pub use crowd::{Crowd, Report, Reports};
+pub use fault::Cut;
 pub use host::{Host, Output, RunError, Signal};
 pub use join::{Join, JoinError, Joined};
 pub use lab::{BootTimes, Lab, Options, UpError, default_state_base};
 pub use programs::{MissingProgram, PROGRAMS_VARIABLE};
 pub use readiness::NotReady;
 pub use stream::{Questions, Stream, StreamError};
-pub use tool::{Answered, Heard, clock};
+pub use tool::{Answered, FailedQuery, Heard, HoldReport, QueryReport, clock};
 pub use topology::Topology;
 pub use wait::{TimedOut, wait_for, wait_until};

@@ -45,3 +45,17 @@ pub const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// once, each on a thread of its own. A pace and a patience that allow more are
 /// refused.
 pub const MAX_QUESTIONS: u128 = 128;
+
+/// Connections of one `pias-lab tool hold`. More are refused.
+pub const MAX_CONNECTIONS: usize = 4096;
+
+/// Connections that `pias-lab tool hold` opens at once; the next waits.
+pub const CONNECTION_OPENERS: usize = 32;
+
+/// Questions of one `pias-lab tool query` that may wait for their answers at
+/// once, each with a socket of its own. A rate and a patience that allow more
+/// are refused.
+pub const MAX_OUTSTANDING: usize = 8192;
+
+/// Time between two reports of `pias-lab tool hold` and `query`.
+pub const REPORT_INTERVAL: Duration = Duration::from_millis(200);

@@ -105,7 +105,7 @@ struct Up {
 #[derive(Debug, Subcommand)]
 enum LinkTask {
     /// Apply settings to an emulated link: delay=20ms jitter=1ms loss=30
-    /// reorder=1 rate-mbit=100 queue=1000
+    /// reorder=1 rate-mbit=100 queue=1000; or loss to a plain one
     Set {
         /// The link, as `status` names it
         link: String,

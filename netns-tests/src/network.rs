@@ -23,12 +23,14 @@ pub enum NetworkError {
         /// What failed.
         source: NamespaceError,
     },
-    /// `ip` refused.
-    #[error("{what}: ip: {message}")]
-    Ip {
+    /// `ip` or `nft` refused.
+    #[error("{what}: {program}: {message}")]
+    Refused {
         /// What was being made.
         what: String,
-        /// What `ip` wrote.
+        /// Which of the two.
+        program: &'static str,
+        /// What it wrote.
         message: String,
     },
     /// The TAP device of an emulated link.
@@ -170,25 +172,75 @@ pub(crate) fn set_veth(wire: &Wire, cut: bool, spaces: &Spaces) -> Result<(), Ne
         .map_err(|source| NetworkError::Host { host: host.clone(), source })?
 }
 
+/// The nftables table that holds a plain wire's loss.
+const LOSS_TABLE: &str = "pias_lab_loss";
+
+/// Makes a plain wire lose this percentage of frames in both directions, at its
+/// first end; 0 ends that.
+pub(crate) fn set_veth_loss(
+    wire: &Wire,
+    percent: f64,
+    spaces: &Spaces,
+) -> Result<(), NetworkError> {
+    let (host, interface) = &wire.ends[0];
+    let Some(space) = spaces.get(host) else { return Ok(()) };
+    let rules = loss_rules(interface, percent);
+    space
+        .within(|| feed("nft", &["-f", "-"], &wire.name, &rules))
+        .map_err(|source| NetworkError::Host { host: host.clone(), source })?
+}
+
+/// A table per interface: what it had is replaced.
+fn loss_rules(interface: &str, percent: f64) -> String {
+    let table = format!("netdev {LOSS_TABLE}_{}", interface.replace('-', "_"));
+    // Declared first, because what is not there cannot be deleted.
+    let mut rules = format!("table {table} {{ }}\ndelete table {table}\n");
+    if percent > 0.0 {
+        rules += &format!("table {table} {{\n");
+        let thousandths = (percent * 10.0).round() as u32;
+        for hook in ["ingress", "egress"] {
+            rules += &format!(
+                "  chain {hook} {{
+    type filter hook {hook} device \"{interface}\" priority 0;
+    numgen random mod 1000 < {thousandths} drop
+  }}
+"
+            );
+        }
+        rules += "}\n";
+    }
+    rules
+}
+
 /// Feeds `ip -batch`, which stops at the first line that fails.
 fn ip_batch(what: &str, batch: &str) -> Result<(), NetworkError> {
-    let failed = |source| NetworkError::Io { what: format!("{what} with ip(8)"), source };
-    let mut ip = Command::new("ip")
-        .args(["-batch", "-"])
+    feed("ip", &["-batch", "-"], what, batch)
+}
+
+/// Runs a program on lines of input; it must succeed.
+fn feed(
+    program: &'static str,
+    arguments: &[&str],
+    what: &str,
+    input: &str,
+) -> Result<(), NetworkError> {
+    let failed = |source| NetworkError::Io { what: format!("{what} with {program}(8)"), source };
+    let mut child = Command::new(program)
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    if let Some(mut stdin) = ip.stdin.take() {
-        stdin.write_all(batch.as_bytes()).map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).map_err(failed)?;
     }
-    let output = ip.wait_with_output().map_err(failed)?;
+    let output = child.wait_with_output().map_err(failed)?;
     if output.status.success() {
         return Ok(());
     }
     let message = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-    Err(NetworkError::Ip { what: what.to_owned(), message })
+    Err(NetworkError::Refused { what: what.to_owned(), program, message })
 }
 
 #[cfg(test)]
@@ -215,5 +267,13 @@ addr add 10.0.1.2/30 dev t-fra
 addr add 2001:db8:f0:1::2/64 dev t-fra
 ";
         assert_eq!(batch, expected);
+    }
+
+    #[test]
+    fn a_lossy_wire_drops_in_both_directions_and_a_whole_one_not_at_all() {
+        let rules = loss_rules("fra1", 30.0);
+        assert_eq!(rules.matches("numgen random mod 1000 < 300 drop").count(), 2, "{rules}");
+        assert!(rules.contains("hook egress device \"fra1\""), "{rules}");
+        assert!(!loss_rules("fra1", 0.0).contains("drop"));
     }
 }

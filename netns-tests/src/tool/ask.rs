@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{ToolError, any_of_family, clock, dns, print};
+use super::{ToolError, any_of_family, clock, describe, dns, print};
 use crate::limits::MAX_QUESTIONS;
 
 /// Asks a name server who it is.
@@ -79,15 +79,6 @@ impl Ask {
             Err(error) => (None, Some(describe(&error))),
         };
         Answered { asked_ms: asked.as_secs_f64() * 1e3, took_ms, answer, failure }
-    }
-}
-
-fn describe(error: &io::Error) -> String {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => "silence".to_owned(),
-        ErrorKind::ConnectionRefused => "refused".to_owned(),
-        ErrorKind::ConnectionReset => "reset".to_owned(),
-        _ => error.to_string(),
     }
 }
 

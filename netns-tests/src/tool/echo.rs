@@ -5,11 +5,12 @@ use std::io;
 use std::net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 
-use super::{ToolError, failed};
+use super::{ToolError, failed, raise_file_limit};
 
 /// Echoes until the process is killed. What goes wrong with one client is that
 /// client's business.
 pub(super) fn serve(port: u16) -> Result<Infallible, ToolError> {
+    raise_file_limit()?;
     // An unspecified IPv6 socket takes IPv4 too.
     let at = (Ipv6Addr::UNSPECIFIED, port);
     let socket = UdpSocket::bind(at).map_err(failed(format!("listen at UDP port {port}")))?;

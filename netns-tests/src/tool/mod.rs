@@ -6,24 +6,31 @@
 //! | `ask` | a steady stream of DNS questions, each a new flow |
 //! | `converse` | one TCP connection that says something, hears it back, and so on |
 //! | `datagram` | one datagram of any size there and back |
+//! | `hold` | many TCP connections that stay open and busy |
+//! | `query` | DNS questions at a steady high rate, each a new flow, as sums |
 //! | `send` | datagrams of given bytes, without an answer |
-//! | `echo` | the server for `converse` and `datagram` |
+//! | `echo` | the server for `converse`, `datagram` and `hold` |
 
 mod ask;
 mod converse;
 mod datagram;
 mod dns;
 mod echo;
+mod hold;
+mod query;
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
 pub use ask::Answered;
 pub use converse::Heard;
+pub use hold::HoldReport;
+pub use query::{FailedQuery, QueryReport};
 
 /// What a tool is to do.
 #[derive(Debug, Subcommand)]
@@ -34,6 +41,10 @@ pub enum Tool {
     Converse(converse::Converse),
     /// Send one datagram to an echo server and compare what comes back
     Datagram(datagram::Datagram),
+    /// Keep many TCP connections to an echo server open and busy
+    Hold(hold::Hold),
+    /// Ask a name server for its name at a steady high rate
+    Query(query::Query),
     /// Send datagrams of these bytes from one socket
     Send {
         /// Whom
@@ -66,6 +77,9 @@ pub enum ToolError {
     /// More questions would be under way than [`crate::limits::MAX_QUESTIONS`].
     #[error("{0} questions would wait at once: ask less often, or with less patience")]
     TooEager(u128),
+    /// More sockets would be open than the tool's bound.
+    #[error("{0} sockets would be open at once, and the bound is {1}")]
+    TooMany(usize, usize),
     /// The echo differs from what was sent.
     #[error("{received} octets came back for {sent}, and differ from octet {differs} on")]
     Altered {
@@ -100,6 +114,8 @@ pub fn run(tool: &Tool) -> Result<(), ToolError> {
         Tool::Ask(ask) => ask.run(),
         Tool::Converse(converse) => converse.run(),
         Tool::Datagram(datagram) => datagram.run(),
+        Tool::Hold(hold) => hold.run(),
+        Tool::Query(query) => query.run(),
         Tool::Send { to, hex } => send(*to, hex),
         Tool::Echo { port } => match echo::serve(*port)? {},
     }
@@ -116,6 +132,23 @@ fn send(to: SocketAddr, payloads: &[Payload]) -> Result<(), ToolError> {
 fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> ToolError {
     let what = what.into();
     move |source| ToolError::Socket { what, source }
+}
+
+/// A failed exchange in a word, or in the system's words.
+fn describe(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "silence".to_owned(),
+        ErrorKind::ConnectionRefused => "refused".to_owned(),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => "reset".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Lets this process open as many files as the system allows it: a socket each.
+fn raise_file_limit() -> Result<(), ToolError> {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    raised.map_err(|error| failed("raise the limit of open files")(error.into()))
 }
 
 /// The unspecified address of the family of `to`.

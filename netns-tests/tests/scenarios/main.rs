@@ -4,11 +4,18 @@
 //! Figures that a scenario measured are on its standard output
 //! (`cargo test --test scenarios -- --nocapture`).
 
+mod drain_load;
 mod hostile;
 mod icmp;
 mod paths;
 mod proxies;
 mod service;
+mod split;
 mod stage;
+mod table1_ingress;
+mod table1_pop;
+mod table1_rendezvous;
+mod table1_target;
 mod targets;
 mod underlay;
+mod watch;

@@ -157,3 +157,28 @@ pub(crate) fn mate(proxy: &str) -> String {
     let (pop, number) = proxy.split_at(proxy.len() - 1);
     format!("{pop}{}", if number == "1" { "2" } else { "1" })
 }
+
+/// Waits until every proxy takes every other for alive; how long that took.
+/// Nobody helps them.
+pub(crate) fn all_up(lab: &Lab, limit: Duration) -> Duration {
+    let proxies: Vec<_> =
+        POPS.iter().flat_map(|pop| [format!("{pop}1"), format!("{pop}2")]).collect();
+    let sees_all = |proxy: &String| up_at(lab, proxy).len() == proxies.len();
+    let mut missing = Vec::new();
+    let waited = wait_until(limit, "every proxy to take every other for alive", || {
+        missing = proxies.iter().filter(|proxy| !sees_all(proxy)).cloned().collect();
+        missing.is_empty()
+    });
+    waited.unwrap_or_else(|error| {
+        let views: Vec<_> = missing.iter().map(|proxy| (proxy, up_at(lab, proxy))).collect();
+        panic!("{error}: alive by the word of {views:?}")
+    })
+}
+
+/// The proxies that are up by the word of one of them.
+pub(crate) fn up_at(lab: &Lab, proxy: &str) -> Vec<String> {
+    let proxies = lab.host(proxy).piasctl(&["proxies"]).unwrap_or_default();
+    let rows = proxies["proxies"].as_array().cloned().unwrap_or_default();
+    let up = rows.iter().filter(|row| row["state"] == "up");
+    up.filter_map(|row| row["name"].as_str().map(str::to_owned)).collect()
+}

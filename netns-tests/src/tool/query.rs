@@ -1,0 +1,242 @@
+//! DNS questions at a steady high rate, each a flow of its own.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use serde::{Deserialize, Serialize};
+
+use super::{ToolError, any_of_family, clock, describe, dns, failed, print, raise_file_limit};
+use crate::limits::{MAX_OUTSTANDING, REPORT_INTERVAL};
+
+/// Longest wait for an answer before the pace is looked at.
+const TICK_MS: u8 = 1;
+
+/// Asks a name server who it is, at a steady rate.
+#[derive(Debug, Args)]
+pub struct Query {
+    /// The service
+    to: SocketAddr,
+    /// Questions per second
+    #[arg(long, default_value_t = 2000)]
+    rate: u32,
+    /// Time that each answer gets
+    #[arg(long, default_value = "1s")]
+    patience: humantime::Duration,
+}
+
+/// How it went since the report before.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueryReport {
+    /// When it was made, in ms since the epoch.
+    pub at_ms: f64,
+    /// Questions asked.
+    pub asked: u64,
+    /// Answers that each server gave, by its name.
+    pub answers: BTreeMap<String, u64>,
+    /// The slowest answer, in ms.
+    pub slowest_ms: f64,
+    /// Questions that failed.
+    pub failed: Vec<FailedQuery>,
+}
+
+/// A question without an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailedQuery {
+    /// When it was asked, in ms since the epoch.
+    pub asked_ms: f64,
+    /// From which port.
+    pub port: u16,
+    /// `silence`, `refused` or the system's words.
+    pub reason: String,
+}
+
+/// A question that was asked.
+struct Asked {
+    socket: UdpSocket,
+    at: Instant,
+    at_ms: f64,
+}
+
+impl Query {
+    pub(super) fn run(&self) -> Result<(), ToolError> {
+        let outstanding = (f64::from(self.rate) * self.patience.as_secs_f64()).ceil() as usize;
+        if outstanding > MAX_OUTSTANDING {
+            return Err(ToolError::TooMany(outstanding, MAX_OUTSTANDING));
+        }
+        raise_file_limit()?;
+        let mut asker = Asker::new(self.to, self.patience.into())?;
+        let start = Instant::now();
+        loop {
+            // As many as are due; a late wake-up is made up for at once.
+            let due = (start.elapsed().as_secs_f64() * f64::from(self.rate)) as u64;
+            while asker.number < due {
+                asker.ask()?;
+            }
+            asker.listen(TICK_MS)?;
+            asker.give_up();
+            if asker.reported.elapsed() >= REPORT_INTERVAL {
+                print(&asker.report())?;
+            }
+        }
+    }
+}
+
+/// The questions under way, by number.
+struct Asker {
+    to: SocketAddr,
+    patience: Duration,
+    epoll: Epoll,
+    /// The next question's number.
+    number: u64,
+    /// The number of the first of `asked`.
+    first: u64,
+    /// In the order of asking; none where there is an answer.
+    asked: VecDeque<Option<Asked>>,
+    reported: Instant,
+    report: QueryReport,
+}
+
+impl Asker {
+    fn new(to: SocketAddr, patience: Duration) -> Result<Self, ToolError> {
+        let epoll = Epoll::new(EpollCreateFlags::empty());
+        let epoll = epoll.map_err(|error| failed("watch sockets")(error.into()))?;
+        Ok(Self {
+            to,
+            patience,
+            epoll,
+            number: 0,
+            first: 0,
+            asked: VecDeque::new(),
+            reported: Instant::now(),
+            report: QueryReport::default(),
+        })
+    }
+
+    /// Asks the next question from a port of its own.
+    fn ask(&mut self) -> Result<(), ToolError> {
+        let socket = self.socket().map_err(failed(format!("open a socket to {}", self.to)))?;
+        let readable = EpollEvent::new(EpollFlags::EPOLLIN, self.number);
+        let watched = self.epoll.add(&socket, readable);
+        watched.map_err(|error| failed("watch a socket")(error.into()))?;
+        let asked = Asked { socket, at: Instant::now(), at_ms: clock().as_secs_f64() * 1e3 };
+        let sent = asked.socket.send(&dns::question(self.number as u16));
+        self.report.asked += 1;
+        self.number += 1;
+        match sent {
+            Ok(_) => self.asked.push_back(Some(asked)),
+            Err(error) => {
+                self.fail(&asked, describe(&error));
+                self.asked.push_back(None);
+            }
+        }
+        Ok(())
+    }
+
+    fn socket(&self) -> io::Result<UdpSocket> {
+        let socket = UdpSocket::bind(any_of_family(self.to))?;
+        // A connected socket takes datagrams from the service's address alone.
+        socket.connect(self.to)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+
+    /// Waits this many ms at most, and takes the answers that are there.
+    fn listen(&mut self, wait_ms: u8) -> Result<(), ToolError> {
+        let mut events = [EpollEvent::empty(); 256];
+        let ready = match self.epoll.wait(&mut events, EpollTimeout::from(wait_ms)) {
+            Ok(ready) => ready,
+            Err(nix::Error::EINTR) => 0,
+            Err(error) => return Err(failed("wait for answers")(error.into())),
+        };
+        for event in &events[..ready] {
+            self.take(event.data());
+        }
+        Ok(())
+    }
+
+    /// Takes the answer to a question, or the word that there will be none.
+    fn take(&mut self, number: u64) {
+        let slot = number.checked_sub(self.first).and_then(|at| self.asked.get_mut(at as usize));
+        let Some(asked) = slot.and_then(Option::take) else { return };
+        let mut buffer = [0; 512];
+        match asked.socket.recv(&mut buffer) {
+            Ok(length) => match dns::answer(&buffer[..length], number as u16) {
+                Some(server) => {
+                    *self.report.answers.entry(server).or_default() += 1;
+                    let took = asked.at.elapsed().as_secs_f64() * 1e3;
+                    self.report.slowest_ms = self.report.slowest_ms.max(took);
+                }
+                None => self.fail(&asked, "no answer to the question".to_owned()),
+            },
+            Err(error) => self.fail(&asked, describe(&error)),
+        }
+    }
+
+    /// Gives up on questions that had their time.
+    fn give_up(&mut self) {
+        while let Some(front) = self.asked.front() {
+            if front.as_ref().is_some_and(|asked| asked.at.elapsed() < self.patience) {
+                return;
+            }
+            self.first += 1;
+            if let Some(Some(asked)) = self.asked.pop_front() {
+                self.fail(&asked, "silence".to_owned());
+            }
+        }
+    }
+
+    fn fail(&mut self, asked: &Asked, reason: String) {
+        let port = asked.socket.local_addr().map_or(0, |address| address.port());
+        self.report.failed.push(FailedQuery { asked_ms: asked.at_ms, port, reason });
+    }
+
+    fn report(&mut self) -> QueryReport {
+        self.reported = Instant::now();
+        let report = std::mem::take(&mut self.report);
+        QueryReport { at_ms: clock().as_secs_f64() * 1e3, ..report }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_told_from_silence_and_from_other_datagrams() {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let address = server.local_addr().expect("a bound socket");
+        let mut asker = Asker::new(address, Duration::from_secs(60)).expect("an asker");
+        let mut buffer = [0; 512];
+        for number in 0..3 {
+            asker.ask().expect("a question");
+            let (length, from) = server.recv_from(&mut buffer).expect("the question");
+            match number {
+                // As NSD does it.
+                0 => {
+                    let mut answer = buffer[..length].to_vec();
+                    answer[2] |= 0x84;
+                    answer[7] = 1;
+                    answer.extend(b"\xc0\x0c\x00\x10\x00\x01\x00\x00\x00\x00\x00\x03\x02t1");
+                    server.send_to(&answer, from).expect("an answer");
+                }
+                1 => {
+                    server.send_to(b"no", from).expect("a datagram");
+                }
+                _ => {}
+            }
+        }
+        while asker.report.answers.is_empty() || asker.report.failed.is_empty() {
+            asker.listen(100).expect("events");
+        }
+        asker.patience = Duration::ZERO;
+        asker.give_up();
+        let report = asker.report();
+        assert_eq!((report.asked, report.answers["t1"]), (3, 1));
+        let reasons: Vec<_> = report.failed.iter().map(|failed| failed.reason.as_str()).collect();
+        assert_eq!(reasons, ["no answer to the question", "silence"]);
+    }
+}
