@@ -1,7 +1,8 @@
 # make demo    the whole product on this machine, on real traffic, in about two minutes (root)
 # make test    every test: unit, property, golden vectors, corpora, simulation, lab (root for the lab)
 # make lint    formatting, clippy, documentation; warnings are errors
-# make bench   the TUN engine against nftables and nginx; writes target/bench/tun.json (root)
+# make bench   the TUN engine against nftables and nginx, and a join proxy's crash in the lab;
+#              writes target/bench/tun.json and overlay.json (root)
 # make fuzz    every decoder under cargo-fuzz, FUZZ_SECONDS each (needs a nightly toolchain)
 
 SHELL := /bin/bash
@@ -35,6 +36,7 @@ lint:
 bench: deps
 	$(CARGO) build --release --workspace --bins
 	target/release/pias-lab bench --output target/bench/tun.json
+	target/release/pias-lab bench-failover --output target/bench/overlay.json
 
 fuzz:
 	@for target in $(FUZZ_TARGETS); do \

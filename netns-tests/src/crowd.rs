@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -60,10 +61,15 @@ impl<'lab> Host<'lab> {
         self.crowd("hold", &[&[service, "--count", &count], words].concat())
     }
 
-    /// Asks the DNS service at `AA:port` this many questions a second, each a
-    /// new flow with a second for its answer. Returns when some were asked.
-    pub fn query(&self, service: &str, rate: u32) -> Result<Crowd<'lab, QueryReport>, StreamError> {
-        self.crowd("query", &[service, "--rate", &rate.to_string()])
+    /// Asks the DNS services at these `AA:port`s in turn, this many questions a
+    /// second, each a new flow with a second for its answer. Returns when some
+    /// were asked.
+    pub fn query(
+        &self,
+        services: &[&str],
+        rate: u32,
+    ) -> Result<Crowd<'lab, QueryReport>, StreamError> {
+        self.crowd("query", &[services, &["--rate", &rate.to_string()]].concat())
     }
 
     fn crowd<R: Report>(&self, tool: &str, words: &[&str]) -> Result<Crowd<'lab, R>, StreamError> {
@@ -192,6 +198,18 @@ impl Reports<QueryReport> {
         Some((at(first), at(last)))
     }
 
+    /// For each service of which questions failed: how long after `event` (time
+    /// since the epoch) the last of those was asked.
+    pub fn outage_of_each(&self, event: Duration) -> BTreeMap<SocketAddr, Duration> {
+        let mut outages = BTreeMap::new();
+        for failed in self.failed() {
+            let after = Duration::from_secs_f64((failed.asked_ms - millis(event)).max(0.0) / 1e3);
+            let outage = outages.entry(failed.to).or_insert(after);
+            *outage = after.max(*outage);
+        }
+        outages
+    }
+
     fn failed(&self) -> impl Iterator<Item = &FailedQuery> {
         self.0.iter().flat_map(|report| &report.failed)
     }
@@ -219,9 +237,10 @@ mod tests {
     #[test]
     fn an_outage_lasts_from_the_first_failure_to_the_last() {
         let log = r#"{"at_ms":100,"asked":20,"answers":{"a":20},"slowest_ms":1,"failed":[]}
-{"at_ms":500,"asked":2,"answers":{},"slowest_ms":1,"failed":[{"asked_ms":260,"port":1,"reason":"silence"},{"asked_ms":270,"port":2,"reason":"refused"}]}"#;
+{"at_ms":500,"asked":2,"answers":{},"slowest_ms":1,"failed":[{"asked_ms":260,"to":"203.0.113.9:53","port":1,"reason":"silence"},{"asked_ms":270,"to":"203.0.113.9:53","port":2,"reason":"refused"}]}"#;
         let reports = Reports::<QueryReport>::parse(log);
         assert_eq!(reports.outage(AT(250)), Some((AT(10), AT(20))));
+        assert_eq!(reports.outage_of_each(AT(250)).into_values().collect::<Vec<_>>(), [AT(20)]);
         assert_eq!(reports.asked(), 22);
         assert_eq!(reports.by_target()["a"], 20);
         assert_eq!(reports.failures().values().sum::<usize>(), 2);

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::control::ProcessStatus;
@@ -149,7 +149,8 @@ impl ProcessTable {
         Ok(prepared)
     }
 
-    /// Sends a running process a signal.
+    /// Sends a running process a signal. What stops it or lets it go on is for
+    /// its children too, as from a terminal.
     pub(crate) fn kill(
         &mut self,
         host: &str,
@@ -170,7 +171,12 @@ impl ProcessTable {
             process: process.to_owned(),
             ended: errno.to_string(),
         };
-        kill(Pid::from_raw(kept.child.id().cast_signed()), signal).map_err(gone)
+        let pid = Pid::from_raw(kept.child.id().cast_signed());
+        match signal {
+            Signal::SIGSTOP | Signal::SIGCONT => killpg(pid, signal),
+            _ => kill(pid, signal),
+        }
+        .map_err(gone)
     }
 
     /// The processes of a host.

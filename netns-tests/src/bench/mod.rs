@@ -9,11 +9,13 @@
 //! | `metric`, `measure` | what is measured, and measuring it once |
 //! | `figures`, `report` | medians, ratios and goals; the table and the JSON rows |
 //! | `machine` | what the figures were measured on |
+//! | `failover` | a suite of its own, `pias-lab bench-failover`: a join proxy's crash |
 //!
 //! What the figures mean is in `docs/benchmarks.md`.
 
 mod baseline;
 mod candidate;
+mod failover;
 mod figures;
 pub(crate) mod limits;
 pub mod load;
@@ -28,11 +30,15 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use crate::control::ControlError;
 use crate::host::RunError;
+use crate::join::JoinError;
 use crate::lab::{Lab, Options, UpError};
 use crate::programs::MissingProgram;
+use crate::readiness::NotReady;
+use crate::stream::StreamError;
 use crate::wait::TimedOut;
 use candidate::Candidate;
 use figures::Figures;
@@ -45,6 +51,8 @@ use measure::Effort;
 pub enum Task {
     /// Measure PIAS against plain forwarding, nftables and nginx
     Bench(Arguments),
+    /// Measure what a join proxy's crash does to established connections
+    BenchFailover(failover::Arguments),
     /// Generate load; the benchmarks' own
     #[command(subcommand, hide = true)]
     Load(Load),
@@ -85,6 +93,20 @@ pub enum BenchError {
     /// One of PIAS's programs is not built.
     #[error(transparent)]
     Missing(#[from] MissingProgram),
+    /// An agent did not join or leave.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// A crowd of connections broke off.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// A proxy that was started again did not get ready.
+    #[error("{source} (logs: {logs})")]
+    NotReady {
+        /// What is missing.
+        source: NotReady,
+        /// Where to look.
+        logs: PathBuf,
+    },
     /// A candidate did not get ready, or did not stop.
     #[error("{source} (logs: {logs})")]
     TimedOut {
@@ -117,6 +139,7 @@ pub enum BenchError {
 pub fn run(task: &Task) -> Result<(), BenchError> {
     match task {
         Task::Bench(arguments) => bench(arguments),
+        Task::BenchFailover(arguments) => failover::run(arguments),
         Task::Load(load) => Ok(load::run(load)?),
     }
 }
@@ -163,7 +186,7 @@ fn rounds(
     Ok(figures)
 }
 
-fn write_rows(path: &Path, rows: &[report::Row]) -> Result<(), BenchError> {
+fn write_rows<R: Serialize>(path: &Path, rows: &[R]) -> Result<(), BenchError> {
     let failed = |source| BenchError::File { path: path.to_owned(), source };
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(failed)?;

@@ -35,6 +35,12 @@ impl Row {
         let holds = goal.map(|goal| value >= goal);
         Self { name, value: rounded(value), unit, goal: goal.map(rounded), holds }
     }
+
+    /// A figure that is better the less it is.
+    pub(super) fn at_most(name: String, value: f64, unit: &'static str, goal: f64) -> Self {
+        let holds = Some(value <= goal);
+        Self { name, value: rounded(value), unit, goal: Some(goal), holds }
+    }
 }
 
 /// To three decimals: no clock here is better.

@@ -7,6 +7,8 @@
 //! Settings that are not BIRD's defaults, and why:
 //! - `merge external yes` beside `ecmp yes`: without it OSPF picks one of two
 //!   proxies that announce the same prefix instead of spreading over both.
+//! - `priority 0` on proxies: the POP's router is the LAN's designated router, so
+//!   that a proxy's death is a neighbour less and no election.
 //! - `error wait time`, `connect delay time`, `connect retry time`: sessions
 //!   would stay down for a minute after a peer was killed twice.
 //! - BFD at 50 ms x 3 in the POP: a hung proxy is out of the path in 150 ms. On
@@ -47,7 +49,7 @@ fn config(topology: &Topology, host: &HostSpec, interfaces: &[Interface]) -> Str
         Role::Proxy => text += &proxy(),
         Role::Router => {
             text += &router_base(topology, host);
-            text += &ospf(LAN_BRIDGE, "import all; export none;");
+            text += &ospf(LAN_BRIDGE, 1, "import all; export none;");
             text += BFD;
         }
         Role::Transit => {
@@ -90,6 +92,7 @@ fn proxy() -> String {
     }
     text += &ospf(
         ONLY_INTERFACE,
+        0,
         "import none; export filter {
     if source != RTS_INHERIT then reject;
     if krt_metric >= 10000 then ospf_metric2 = krt_metric; else ospf_metric2 = 100;
@@ -140,7 +143,7 @@ fn prefix_set(nets: &[&IpNet], is_v4: bool) -> String {
 }
 
 /// OSPFv2 and OSPFv3 with BFD on one interface, timers as short as they go.
-fn ospf(interface: &str, policy: &str) -> String {
+fn ospf(interface: &str, priority: u8, policy: &str) -> String {
     [("ipv4", "v2"), ("ipv6", "v3")]
         .map(|(family, version)| {
             format!(
@@ -149,7 +152,7 @@ fn ospf(interface: &str, policy: &str) -> String {
   merge external yes;
   {family} {{ {policy} }};
   area 0 {{
-    interface \"{interface}\" {{ type broadcast; hello 1; dead count 4; wait 2; bfd yes; }};
+    interface \"{interface}\" {{ type broadcast; priority {priority}; hello 1; dead count 4; wait 2; bfd yes; }};
   }};
 }}
 "

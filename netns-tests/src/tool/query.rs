@@ -15,11 +15,12 @@ use crate::limits::{MAX_OUTSTANDING, REPORT_INTERVAL};
 /// Longest wait for an answer before the pace is looked at.
 const TICK_MS: u8 = 1;
 
-/// Asks a name server who it is, at a steady rate.
+/// Asks name servers who they are, at a steady rate.
 #[derive(Debug, Args)]
 pub struct Query {
-    /// The service
-    to: SocketAddr,
+    /// The service, or several that are asked in turn
+    #[arg(required = true)]
+    to: Vec<SocketAddr>,
     /// Questions per second
     #[arg(long, default_value_t = 2000)]
     rate: u32,
@@ -48,6 +49,8 @@ pub struct QueryReport {
 pub struct FailedQuery {
     /// When it was asked, in ms since the epoch.
     pub asked_ms: f64,
+    /// Whom.
+    pub to: SocketAddr,
     /// From which port.
     pub port: u16,
     /// `silence`, `refused` or the system's words.
@@ -56,6 +59,7 @@ pub struct FailedQuery {
 
 /// A question that was asked.
 struct Asked {
+    to: SocketAddr,
     socket: UdpSocket,
     at: Instant,
     at_ms: f64,
@@ -68,7 +72,7 @@ impl Query {
             return Err(ToolError::TooMany(outstanding, MAX_OUTSTANDING));
         }
         raise_file_limit()?;
-        let mut asker = Asker::new(self.to, self.patience.into())?;
+        let mut asker = Asker::new(self.to.clone(), self.patience.into())?;
         let start = Instant::now();
         loop {
             // As many as are due; a late wake-up is made up for at once.
@@ -87,7 +91,7 @@ impl Query {
 
 /// The questions under way, by number.
 struct Asker {
-    to: SocketAddr,
+    to: Vec<SocketAddr>,
     patience: Duration,
     epoll: Epoll,
     /// The next question's number.
@@ -101,7 +105,7 @@ struct Asker {
 }
 
 impl Asker {
-    fn new(to: SocketAddr, patience: Duration) -> Result<Self, ToolError> {
+    fn new(to: Vec<SocketAddr>, patience: Duration) -> Result<Self, ToolError> {
         let epoll = Epoll::new(EpollCreateFlags::empty());
         let epoll = epoll.map_err(|error| failed("watch sockets")(error.into()))?;
         Ok(Self {
@@ -118,11 +122,13 @@ impl Asker {
 
     /// Asks the next question from a port of its own.
     fn ask(&mut self) -> Result<(), ToolError> {
-        let socket = self.socket().map_err(failed(format!("open a socket to {}", self.to)))?;
+        let to = self.to[self.number as usize % self.to.len()];
+        let socket = socket_to(to).map_err(failed(format!("open a socket to {to}")))?;
         let readable = EpollEvent::new(EpollFlags::EPOLLIN, self.number);
         let watched = self.epoll.add(&socket, readable);
         watched.map_err(|error| failed("watch a socket")(error.into()))?;
-        let asked = Asked { socket, at: Instant::now(), at_ms: clock().as_secs_f64() * 1e3 };
+        let asked_ms = clock().as_secs_f64() * 1e3;
+        let asked = Asked { to, socket, at: Instant::now(), at_ms: asked_ms };
         let sent = asked.socket.send(&dns::question(self.number as u16));
         self.report.asked += 1;
         self.number += 1;
@@ -134,14 +140,6 @@ impl Asker {
             }
         }
         Ok(())
-    }
-
-    fn socket(&self) -> io::Result<UdpSocket> {
-        let socket = UdpSocket::bind(any_of_family(self.to))?;
-        // A connected socket takes datagrams from the service's address alone.
-        socket.connect(self.to)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
     }
 
     /// Waits this many ms at most, and takes the answers that are there.
@@ -191,7 +189,7 @@ impl Asker {
 
     fn fail(&mut self, asked: &Asked, reason: String) {
         let port = asked.socket.local_addr().map_or(0, |address| address.port());
-        self.report.failed.push(FailedQuery { asked_ms: asked.at_ms, port, reason });
+        self.report.failed.push(FailedQuery { asked_ms: asked.at_ms, to: asked.to, port, reason });
     }
 
     fn report(&mut self) -> QueryReport {
@@ -199,6 +197,14 @@ impl Asker {
         let report = std::mem::take(&mut self.report);
         QueryReport { at_ms: clock().as_secs_f64() * 1e3, ..report }
     }
+}
+
+/// A socket that takes datagrams from this service alone.
+fn socket_to(to: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(any_of_family(to))?;
+    socket.connect(to)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -209,7 +215,7 @@ mod tests {
     fn answers_are_told_from_silence_and_from_other_datagrams() {
         let server = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let address = server.local_addr().expect("a bound socket");
-        let mut asker = Asker::new(address, Duration::from_secs(60)).expect("an asker");
+        let mut asker = Asker::new(vec![address], Duration::from_secs(60)).expect("an asker");
         let mut buffer = [0; 512];
         for number in 0..3 {
             asker.ask().expect("a question");

@@ -182,3 +182,20 @@ pub(crate) fn up_at(lab: &Lab, proxy: &str) -> Vec<String> {
     let up = rows.iter().filter(|row| row["state"] == "up");
     up.filter_map(|row| row["name"].as_str().map(str::to_owned)).collect()
 }
+
+/// Waits until a POP's router may tell OSPF of a change at once: a router
+/// originates the same LSA every five seconds at most (RFC 2328, MinLSInterval),
+/// and a scenario before this one may have changed something.
+pub(crate) fn routing_settled(lab: &Lab, pop: &str) {
+    let ages = || {
+        let words = ["birdc", "show", "ospf", "lsadb", "self", "ospf_ipv4"];
+        let shown = lab.host(pop).ok(&words).expect("birdc");
+        let age = |line: &str| line.split_whitespace().nth(4)?.parse::<u32>().ok();
+        shown.lines().filter_map(age).collect::<Vec<_>>()
+    };
+    wait_until(Duration::from_secs(15), format!("the LSAs of {pop} to be old"), || {
+        let ages = ages();
+        !ages.is_empty() && ages.iter().all(|age| *age >= 6)
+    })
+    .unwrap_or_else(|error| panic!("{error}: {:?}", ages()));
+}

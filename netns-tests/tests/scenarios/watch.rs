@@ -88,7 +88,7 @@ impl Seen {
     pub(crate) fn print(&self, row: &str, fault: &str) {
         println!(
             "{row}, {fault}, {}: new flows failed for {} ms ({} of {} {:?}); {} of {} connections \
-             lost {:?}, longest pause {} ms; answers by {:?}",
+             lost {:?}, the last after {} ms, longest pause {} ms; answers by {:?}",
             self.client,
             self.outage().as_millis(),
             self.asked.asked() - self.asked.answered(),
@@ -97,6 +97,7 @@ impl Seen {
             self.count - self.held.open(),
             self.count,
             self.held.lost(),
+            self.held.last_loss(self.event).as_millis(),
             self.held.longest_pause().as_millis(),
             self.asked.by_target(),
         );
@@ -110,18 +111,18 @@ impl Seen {
         assert!(longest <= pause, "{}: a connection paused for {longest:?}", self.client);
     }
 
-    /// How long after the event the last connection was lost.
-    pub(crate) fn last_loss(&self) -> Duration {
-        self.held.last_loss(self.event)
-    }
-
-    /// Asserts that exactly this many connections were reset within `limit`, and
-    /// none ended in another way.
-    pub(crate) fn reset(&self, count: usize, limit: Duration) {
+    /// Asserts that connections ended (those with the target that broke), that
+    /// their clients were told so within `limit`, and that no other waits.
+    pub(crate) fn told_within(&self, limit: Duration) {
         let lost = self.held.lost();
-        let reset = lost.get("reset").copied().unwrap_or(0);
-        assert_eq!((reset, lost.values().sum::<usize>()), (count, count), "{lost:?}");
-        assert!(self.last_loss() <= limit, "the last one after {:?}", self.last_loss());
+        let told = ["reset", "closed"].map(|how| lost.get(how).copied().unwrap_or(0));
+        assert!(told.iter().sum::<usize>() > 0, "{lost:?}");
+        assert_eq!(told.iter().sum::<usize>(), lost.values().sum::<usize>(), "told by TCP: {lost:?}");
+        let last = self.held.last_loss(self.event);
+        assert!(last <= limit, "the last one after {last:?}");
+        let late = self.held.clone().since(self.event + limit + Duration::from_secs(1));
+        let waiting = late.longest_pause();
+        assert!(waiting < Duration::from_secs(1), "one still waits after {waiting:?}");
     }
 
     /// Asserts that new flows failed for no longer than `limit`.
