@@ -135,6 +135,8 @@ fn rendezvous(lab: &Lab, fault: &Fault, known: u8, fresh: &[String]) -> (Seen, V
         let firsts = fresh.iter().map(|group| {
             let words = ["--every", "50ms", "--patience", "1s"];
             let stream = lab.host("c-fra").ask_steadily(group, &words).expect("an answer");
+            // Until the patience of the first questions is over.
+            stream.watch_until(clock() + SECOND).expect("the client goes on");
             stream.stop().expect("the client ends").outage(event)
         });
         let firsts = firsts.collect();

@@ -117,7 +117,11 @@ impl Seen {
         let lost = self.held.lost();
         let told = ["reset", "closed"].map(|how| lost.get(how).copied().unwrap_or(0));
         assert!(told.iter().sum::<usize>() > 0, "{lost:?}");
-        assert_eq!(told.iter().sum::<usize>(), lost.values().sum::<usize>(), "told by TCP: {lost:?}");
+        assert_eq!(
+            told.iter().sum::<usize>(),
+            lost.values().sum::<usize>(),
+            "told by TCP: {lost:?}"
+        );
         let last = self.held.last_loss(self.event);
         assert!(last <= limit, "the last one after {last:?}");
         let late = self.held.clone().since(self.event + limit + Duration::from_secs(1));
