@@ -7,10 +7,13 @@ use std::{
 };
 
 use ipnet::IpNet;
+use pias_protocol::overlay::{MemberRecord, MemberState};
 use serde::{Deserialize, Serialize};
 
+use crate::membership::REFUTATION_BITS;
+
 /// How long between two heartbeats, unless the configuration says otherwise.
-pub const DEFAULT_HEARTBEAT: Duration = Duration::from_millis(200);
+pub const DEFAULT_HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// A node's configuration.
 #[derive(Clone, Debug)]
@@ -37,6 +40,21 @@ pub struct NodeConfig {
     /// Higher at each start than at any before, below 2^47: milliseconds of Unix time will do. A
     /// proxy whose clock ran backwards still gets in, by refuting what is said of its past.
     pub incarnation: u64,
+}
+
+impl NodeConfig {
+    /// What a node with this configuration says of itself at its start.
+    #[must_use]
+    pub fn record(&self) -> MemberRecord {
+        MemberRecord {
+            name: self.name.clone(),
+            cluster: self.cluster.clone(),
+            unicast: self.unicast.clone(),
+            nat: self.nat.clone(),
+            incarnation: self.incarnation << REFUTATION_BITS,
+            state: MemberState::Up,
+        }
+    }
 }
 
 /// A proxy that is known by configuration.

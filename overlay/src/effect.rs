@@ -1,6 +1,6 @@
 //! What a node wishes its driver to do: the outputs of the sans-IO brain.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use pias_protocol::{
     agent::JapMessage,
@@ -26,7 +26,7 @@ pub enum Effect {
         /// Whose id; the peer's certificate must carry [`name`](Self::Send::name).
         to: ProxyId,
         /// Its name.
-        name: String,
+        name: Arc<str>,
         /// Its unicast address, of a family that this proxy has too.
         address: IpAddr,
         /// How.
@@ -112,9 +112,9 @@ pub struct Deadline {
 pub enum Timer {
     /// The grace at the start ends: announce even though no seed answered.
     Ready,
-    /// Heartbeats, peers' silence, and the forgetting of the dead.
+    /// Heartbeats, silence, news, comparisons, and the forgetting of the dead.
     Membership,
-    /// Look whether distances changed; publish them.
+    /// Look where this proxy is; publish that.
     Proximity,
     /// As a RAP: counts expire, lists are pushed, held packets are refused.
     Rendezvous,

@@ -94,7 +94,7 @@ impl Flows {
             left.holder = holder;
         }
         if self.heirlooms.len() < MAX_HEIRLOOMS {
-            let nat = world.members.nat(id).to_vec();
+            let nat = world.members.nat(id);
             self.heirlooms.insert(id, Heirloom { nat, holder, since: now });
         } else {
             out.counters.table_full += 1;
@@ -120,17 +120,16 @@ impl Flows {
     /// The NAT addresses that this proxy answers to beside its own: of the dead whose flows it goes on
     /// with, and of the live ones, and what those go on with, whose heir it is.
     fn addresses(&self, world: &World) -> BTreeSet<StandbyAddress> {
-        let mates = world.members.alive().filter(|&(_, cluster, _)| cluster == world.cluster);
         let wards: BTreeSet<_> =
-            mates.map(|(id, ..)| id).filter(|&id| world.heir(id) == Some(world.own)).collect();
+            world.mates().filter(|&id| world.heir(id) == Some(world.own)).collect();
         let live = wards.iter().map(|&id| (id, world.members.nat(id), true));
         let dead = self.heirlooms.iter().filter_map(|(&id, left)| {
             let ward = wards.contains(&left.holder);
-            (ward || left.holder == world.own).then_some((id, left.nat.as_slice(), ward))
+            (ward || left.holder == world.own).then(|| (id, left.nat.clone(), ward))
         });
         let all = live.chain(dead);
         all.flat_map(|(of, nat, ward)| {
-            nat.iter().map(move |&address| StandbyAddress { address, of, live: ward })
+            nat.into_iter().map(move |address| StandbyAddress { address, of, live: ward })
         })
         .filter(|held| !self.nat.contains(&held.address))
         .collect()
@@ -177,7 +176,7 @@ impl Flows {
     /// A mate has started, and wants the flows of its former life.
     pub(crate) fn wanted(&self, from: ProxyId, world: &World, out: &mut Outbox) {
         if world.is_mate(from) {
-            let nat = world.members.nat(from).to_vec();
+            let nat = world.members.nat(from);
             out.forward(ForwardingUpdate::HandBack { to: from, nat });
         } else {
             out.counters.strangers += 1;

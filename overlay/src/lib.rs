@@ -35,6 +35,7 @@ mod world;
 pub use config::{DEFAULT_HEARTBEAT, NodeConfig, Policy, Seed};
 pub use counters::Counters;
 pub use effect::{AgentId, CloseReason, Deadline, Delivery, Effect, StandbyAddress, Timer};
+pub use membership::{MembersSnapshot, Shelf};
 pub use node::Node;
 pub use notice::{GoneWhy, Notice};
 pub use view::{

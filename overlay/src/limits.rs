@@ -4,12 +4,67 @@
 /// Most proxies that are known, alive or not. Records of further ones are refused.
 pub(crate) const MAX_MEMBERS: usize = 24_576;
 
-/// To how many others news is passed on that came from another proxy.
-pub(crate) const GOSSIP_FANOUT: usize = 4;
+/// Clusters that watch one cluster.
+pub(crate) const WATCHERS: usize = 4;
 
-/// Points of one proxy on the ring: with 64 the most loaded proxy of many has about 1.3 times the
-/// mean.
-pub(crate) const RING_POINTS: usize = 64;
+/// Most clusters that one cluster watches. Who was cut off by more than that looks at the rest as
+/// soon as some answer.
+pub(crate) const MAX_WATCHED: usize = 2_048;
+
+/// Proxies of a watched cluster that are asked for signs of life.
+pub(crate) const CONTACTS: usize = 2;
+
+/// Most proxies of a silent cluster that are asked before it is suspected.
+pub(crate) const MAX_ASKED_MEMBERS: usize = 16;
+
+/// Up to so many mates are all neighbours; of more, two to either side.
+pub(crate) const MATE_NEIGHBOURS: usize = 8;
+
+/// Neighbours in other clusters that a proxy chooses.
+pub(crate) const FAR_NEIGHBOURS: usize = 3;
+
+/// Most neighbours. One more that chooses this proxy is not pushed to.
+pub(crate) const MAX_NEIGHBOURS: usize = 20;
+
+/// How far to look for a live proxy to choose as a neighbour.
+pub(crate) const MAX_PICK_WALK: usize = 256;
+
+/// Ways that stay eager, however many duplicates come along them.
+pub(crate) const MIN_EAGER: usize = 2;
+
+/// Observers of a death that push it to the world; the others only announce it.
+pub(crate) const PUSHERS: usize = 2;
+
+/// Most records that wait to be announced. More are left to comparisons.
+pub(crate) const MAX_FRESH: usize = 4_096;
+
+/// Most announced records that are waited for. More are left to comparisons.
+pub(crate) const MAX_MISSING: usize = 4_096;
+
+/// How often an announced record is asked for.
+pub(crate) const WANT_ATTEMPTS: u8 = 3;
+
+/// Most records of clusters in one update: with as many members as it may hold it stays below
+/// [`MAX_MESSAGE`](pias_protocol::limits::MAX_MESSAGE).
+pub(crate) const MAX_CLUSTERS_PER_UPDATE: usize = 256;
+
+/// Most deaths that are doubted at once. More are believed.
+pub(crate) const MAX_DOUBTS: usize = 8_192;
+
+/// Most proxies of which it is remembered when they were told that they are held for dead. More are
+/// not told.
+pub(crate) const MAX_TOLD: usize = 256;
+
+/// Dead mates that are called per round.
+pub(crate) const CALLS_PER_ROUND: usize = 8;
+
+/// Departed proxies that are remembered to tell which groups a RAP has just been handed. After more
+/// at once it takes all for new.
+pub(crate) const MAX_DEPARTED: usize = 32;
+
+/// Points of one proxy on the ring: with 32 the most loaded proxy of many has about 1.5 times the
+/// mean, and the ring of 20,000 takes 4 MB.
+pub(crate) const RING_POINTS: usize = 32;
 
 /// RAPs of one group.
 pub(crate) const RAPS: usize = 4;

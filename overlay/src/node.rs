@@ -21,14 +21,14 @@ use crate::{
     join::Join,
     leases::Leases,
     limits::MAX_LOOPBACK,
-    membership::{MemberEvent, Membership},
+    membership::{MemberEvent, MembersSnapshot, Membership, Shelf},
     notice::Notice,
     outbox::{Outbox, Queued},
     proximity::Distances,
     random::Random,
     rendezvous::{Answered, Asking, Rendezvous},
     ring::Ring,
-    timing::{HAND_BACK_WAIT, READY_GRACE},
+    timing::{HAND_BACK_WAIT, READY_CHECK, READY_GRACE, READY_MOST},
     world::World,
 };
 
@@ -52,6 +52,7 @@ pub struct Node {
     incarnation: u64,
     flows: Flows,
     pub(crate) out: Outbox,
+    start: Time,
     /// When to be ready without having heard of anybody; `None` once it was said.
     ready_by: Option<Time>,
     /// When mates that have not handed back its flows are waited for no longer.
@@ -63,16 +64,24 @@ impl Node {
     /// A node that starts `now`. `seed` feeds the jitter of its timers, and nothing else.
     #[must_use]
     pub fn new(config: NodeConfig, seed: u64, now: Time) -> Self {
+        Self::with_members(config, &MembersSnapshot::from_updates(&[]), seed, now)
+    }
+
+    /// A node that starts `now` and knows others already. It need not ask for them; what changed
+    /// meanwhile it learns as any proxy that was cut off for a while. See also
+    /// [`Node::tell_peers`].
+    #[must_use]
+    pub fn with_members(config: NodeConfig, known: &MembersSnapshot, seed: u64, now: Time) -> Self {
         let mut random = Random::new(seed);
         let mut split = || Random::new(random.next());
         let (own, cluster) = (ProxyId::of(&config.name), ClusterId::of(&config.cluster));
-        let members = Membership::new(&config, split(), now);
-        let distances = Distances::new(own, cluster, split(), now);
+        let members = Membership::with_table(&config, known.table.clone(), split(), now);
+        let distances = Distances::new(split(), now);
         let join = Join::new(config.anycast, config.drain_wait, split(), now);
         let leases = Leases::new(split());
         let incarnation = members.own().incarnation;
-        let mut ring = Ring::default();
-        ring.insert(&[(own, cluster)]);
+        let mut ring = Ring::from_points(&known.ring);
+        ring.insert(own, cluster);
         Self {
             world: World {
                 own,
@@ -90,10 +99,35 @@ impl Node {
             incarnation,
             flows: Flows::new(config.nat),
             out: Outbox::new(own),
+            start: now,
             ready_by: Some(now + READY_GRACE),
             hand_back_by: None,
             ready: false,
         }
+    }
+
+    /// What this node knows of all proxies, for another node to start with.
+    #[must_use]
+    pub fn snapshot(&self) -> MembersSnapshot {
+        MembersSnapshot::new(self.world.members.table().clone(), &self.world.ring)
+    }
+
+    /// Tells the datapath all live proxies: once, by a driver whose datapath starts anew with a node
+    /// that knows others from the start.
+    pub fn tell_peers(&mut self) {
+        let world = &self.world;
+        for (id, _) in world.members.alive().filter(|&(id, _)| id != world.own) {
+            if let Some((_, tunnel)) = world.members.contact(id) {
+                self.out.forward(ForwardingUpdate::Peer { id, tunnel });
+            }
+        }
+    }
+
+    /// Uses memory that other nodes of this process hold, where theirs is equal to this one's, and
+    /// puts its own down for them. It makes no other difference; simulations call it now and then.
+    pub fn share(&mut self, shelf: &mut Shelf) {
+        self.world.members.share(shelf);
+        shelf.ring(&mut self.world.ring);
     }
 
     /// A message from another proxy, whose certificate proved that it is `from`.
@@ -168,20 +202,28 @@ impl Node {
     /// A proxy could not be connected to, or the connection to it is lost: a hint, upon which its
     /// silence is borne for a shorter time.
     pub fn peer_unreachable(&mut self, peer: ProxyId, now: Time) {
-        self.world.members.unreachable(peer, now, &mut self.out);
+        self.world.members.unreachable(peer, now);
     }
 
     /// Does what is due. Call it when [`Node::next_timeout`] has come; calls too early do nothing.
     pub fn handle_timeout(&mut self, now: Time) {
-        let events = self.world.members.tick(now, &mut self.out);
-        self.members_changed(events, now);
-        self.world.distances.tick(&self.world.members, now, &mut self.out);
+        if self.world.members.next() <= now {
+            let events = self.world.members.tick(now, &mut self.out);
+            self.members_changed(events, now);
+        }
+        self.world.distances.tick(&mut self.world.members, now);
         self.rendezvous.tick(&self.world, now, &mut self.out);
         self.ingress.tick(&self.world, now, &mut self.out);
         self.join.tick(&self.world, now, &mut self.out);
         self.leases.tick(&mut self.join, &self.world, now, &mut self.out);
         if self.ready_by.is_some_and(|by| now >= by) {
-            self.become_ready();
+            // Who has just found others waits a little longer for all they know.
+            let members = &self.world.members;
+            if members.in_touch() && !members.synced() && now - self.start < READY_MOST {
+                self.ready_by = Some(now + READY_CHECK);
+            } else {
+                self.become_ready();
+            }
         }
         self.settle(now);
     }
@@ -214,7 +256,7 @@ impl Node {
         self.ready = false;
         self.out.announce(false);
         self.out.notice(Notice::Draining);
-        self.world.members.become_state(MemberState::Draining, &mut self.out);
+        self.world.members.become_state(MemberState::Draining, now, &mut self.out);
         self.world.ring.remove(self.world.own);
         self.join.drain(&mut self.out);
         self.join.ring_changed(now);
@@ -227,7 +269,7 @@ impl Node {
     /// and flush the connections.
     pub fn leave(&mut self, now: Time) {
         self.drain(now);
-        self.world.members.become_state(MemberState::Left, &mut self.out);
+        self.world.members.become_state(MemberState::Left, now, &mut self.out);
     }
 
     /// The next thing to do, until `None`.
@@ -237,7 +279,6 @@ impl Node {
                 Queued::Effect(effect) => return Some(effect),
                 Queued::Message { to, delivery, message } => {
                     if let Some((name, address)) = self.world.members.contact(to) {
-                        let name = name.to_owned();
                         return Some(Effect::Send { to, name, address, delivery, message });
                     }
                     self.out.counters.unsendable += 1;
@@ -254,10 +295,19 @@ impl Node {
     fn dispatch(&mut self, from: ProxyId, message: OverlayMessage, now: Time) {
         let (world, out) = (&mut self.world, &mut self.out);
         match message {
-            OverlayMessage::Heartbeat(beat) => world.members.heartbeat(from, &beat, now, out),
-            OverlayMessage::HeartbeatAck(ack) => world.members.heartbeat_ack(from, &ack, now, out),
-            OverlayMessage::MemberUpdate(update) => {
-                let events = world.members.update(from, update, now, out);
+            OverlayMessage::Heartbeat(_)
+            | OverlayMessage::HeartbeatAck(_)
+            | OverlayMessage::MemberUpdate(_)
+            | OverlayMessage::Word(_)
+            | OverlayMessage::ClusterWord(_)
+            | OverlayMessage::Have(_)
+            | OverlayMessage::Want(_)
+            | OverlayMessage::Prune(_)
+            | OverlayMessage::Compare(_)
+            | OverlayMessage::Buckets(_)
+            | OverlayMessage::Differ(_)
+            | OverlayMessage::Keys(_) => {
+                let events = world.members.message(from, message, now, out);
                 self.members_changed(events, now);
                 self.maybe_ready(now);
             }
@@ -265,11 +315,6 @@ impl Node {
             _ if !world.members.is_alive(from) => {
                 out.counters.strangers += 1;
                 world.members.heard(from, now, out);
-            }
-            OverlayMessage::Proximity(message) => {
-                if let Some(cluster) = world.members.cluster(from) {
-                    world.distances.published(from, cluster, message);
-                }
             }
             OverlayMessage::CountReport(report) => {
                 self.rendezvous.report(from, &report, world, now, out);
@@ -318,10 +363,10 @@ impl Node {
         }
     }
 
-    /// Once others are heard, and mates have handed back what was this proxy's, it is ready: had they
+    /// Once it knows what others know, and mates have handed back what was this proxy's, it is ready: had they
     /// not, routing would take their flows away from them.
     fn maybe_ready(&mut self, now: Time) {
-        if self.ready_by.is_none() || !self.world.members.in_touch() {
+        if self.ready_by.is_none() || !self.world.members.synced() {
             return;
         }
         if self.flows.awaits() {
@@ -399,40 +444,40 @@ impl Node {
         if events.is_empty() {
             return;
         }
-        let mut mates = false;
+        let (mut mates, mut came) = (false, false);
         for event in events {
             let (world, out) = (&mut self.world, &mut self.out);
             let mate = world.members.cluster(event.proxy()) == Some(world.cluster);
             mates |= mate;
             match event {
                 MemberEvent::Up(id) => {
+                    came = true;
                     world.heirs.remove(&id);
                     if let Some((_, tunnel)) = world.members.contact(id) {
                         out.forward(ForwardingUpdate::Peer { id, tunnel });
                     }
                     if let Some(cluster) = world.members.cluster(id) {
-                        world.ring.insert(&[(id, cluster)]);
+                        world.ring.insert(id, cluster);
                     }
-                    world.distances.up();
                     if mate {
                         self.leases.up(id, &self.join, now);
                         self.flows.up(id, self.ready_by.is_none(), out);
                     }
                 }
                 MemberEvent::Draining(id) => {
+                    let cluster = world.members.cluster(id).unwrap_or(world.cluster);
                     world.ring.remove(id);
-                    self.rendezvous.draining(id, now);
+                    self.rendezvous.draining((id, cluster), now);
+                    self.join.left_ring(id, now);
                     self.ingress.draining(id, out);
                 }
                 MemberEvent::Gone(id) => {
+                    let cluster = world.members.cluster(id).unwrap_or(world.cluster);
                     world.ring.remove(id);
-                    if let Some(cluster) = world.members.cluster(id) {
-                        world.distances.gone(id, cluster);
-                    }
                     let heir = world.died(id, now);
                     out.forward(ForwardingUpdate::PeerGone { id, heir });
-                    self.rendezvous.gone(id, heir, now);
-                    self.join.gone(id);
+                    self.rendezvous.gone((id, cluster), heir, now);
+                    self.join.gone(id, now);
                     if mate {
                         self.leases.gone(id, heir, &mut self.join, world, now, out);
                         self.flows.gone(id, heir, world, now, out);
@@ -445,6 +490,8 @@ impl Node {
             self.leases.mates_changed(&self.join, &self.world, now);
             self.flows.settle(&self.world, &mut self.out);
         }
-        self.join.ring_changed(now);
+        if came {
+            self.join.ring_changed(now);
+        }
     }
 }

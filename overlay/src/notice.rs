@@ -26,6 +26,25 @@ pub enum Notice {
         /// How that is known.
         why: GoneWhy,
     },
+    /// All proxies of a cluster are unreachable.
+    ClusterGone {
+        /// Its name.
+        name: String,
+        /// How many they were.
+        proxies: usize,
+    },
+    /// A cluster is back.
+    ClusterUp {
+        /// Its name.
+        name: String,
+        /// How many proxies it has.
+        proxies: usize,
+    },
+    /// Somebody took the own cluster for lost, which is denied.
+    ClusterRefuted {
+        /// The version of the cluster's record from now on.
+        version: u32,
+    },
     /// Somebody took this proxy for dead or draining, which is denied.
     Refuted {
         /// The incarnation from now on.
@@ -128,6 +147,15 @@ impl fmt::Display for Notice {
             Self::ProxyGone { name, why } => write!(f, "proxy {name} is gone: {why}"),
             Self::Refuted { incarnation } => {
                 write!(f, "a rumour about this proxy is denied with incarnation {incarnation}")
+            }
+            Self::ClusterGone { name, proxies } => {
+                write!(f, "cluster {name} with {proxies} proxies is gone: none answers")
+            }
+            Self::ClusterUp { name, proxies } => {
+                write!(f, "cluster {name} with {proxies} proxies is back")
+            }
+            Self::ClusterRefuted { version } => {
+                write!(f, "a rumour about this cluster is denied with version {version}")
             }
             Self::RecordRefused { name, why } => {
                 write!(f, "a record of proxy {name} is not believed: {why}")

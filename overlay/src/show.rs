@@ -20,10 +20,6 @@ impl Node {
     pub fn status(&self) -> StatusView {
         let members = &self.world.members;
         let own = members.own();
-        let mut clusters: Vec<_> = members.alive().map(|(_, cluster, _)| cluster).collect();
-        clusters.push(self.world.cluster);
-        clusters.sort_unstable();
-        clusters.dedup();
         StatusView {
             name: own.name.clone(),
             cluster: own.cluster.clone(),
@@ -34,9 +30,9 @@ impl Node {
             },
             ready: self.ready,
             incarnation: own.incarnation,
-            proxies_alive: members.alive().count() + 1,
+            proxies_alive: members.living(),
             proxies_known: members.known(),
-            clusters: clusters.len(),
+            clusters: members.live_clusters(),
             ingress_groups: self.ingress.len(),
             rendezvous_groups: self.rendezvous.len(),
             agents: self.join.agents(),

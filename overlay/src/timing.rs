@@ -8,19 +8,72 @@ const fn ms(milliseconds: u64) -> Duration {
 
 // Membership.
 
-/// Heartbeats in a row that may go unheard before a proxy is taken for dead.
-pub(crate) const MISSED_HEARTBEATS: u32 = 4;
+/// Heartbeats for which a mate may be silent before it is suspected.
+pub(crate) const SILENT_BEATS: f64 = 3.5;
+/// How often a suspected mate is asked, ...
+pub(crate) const ASK_BURST: u32 = 6;
+/// ... and how far apart: together they take less than a beat, and at 5 % loss all of them, and
+/// their answers, are lost once in a million times.
+pub(crate) const ASK_GAP: Duration = ms(12);
+/// Every so many beats are answered, to measure the way.
+pub(crate) const ASK_EVERY: u64 = 10;
+/// How long a mate's word that another is silent counts.
+pub(crate) const WORD_LIFETIME: Duration = ms(1_000);
+/// How long a proxy that judged alone listens for others before it tells the world: a long round
+/// trip.
+pub(crate) const SPEAK_ALONE: Duration = ms(600);
 /// Heartbeats within which a proxy must have been heard for the news of its death not to be
 /// believed. Who judges a proxy dead has not heard it for longer, so news of a true death is.
 pub(crate) const HEARSAY_BEATS: f64 = 1.5;
+
+/// How often contacts in watched clusters are beaten.
+pub(crate) const WATCH_BEAT: Duration = ms(1_000);
+/// How long all contacts of a cluster may be silent before its members are asked: two beats.
+pub(crate) const CLUSTER_SILENCE: Duration = ms(2_200);
+/// How often the members of a silent cluster are asked, ...
+pub(crate) const CLUSTER_ASKS: u32 = 3;
+/// ... and how far apart: together as long as a long round trip may take.
+pub(crate) const CLUSTER_ASK_GAP: Duration = ms(170);
+/// How often the other watchers are told, at least, before one judges alone, ...
+pub(crate) const CLUSTER_WORDS: u32 = 3;
+/// ... and how far apart.
+pub(crate) const CLUSTER_WORD_GAP: Duration = ms(300);
+/// How long another watcher's word counts.
+pub(crate) const CLUSTER_WORD_LIFETIME: Duration = ms(3_000);
+/// How soon it is looked who watches whom when somebody came or went: many may do so at once.
+pub(crate) const RECONSIDER: Duration = ms(10);
+/// How often a cluster that is down is called.
+pub(crate) const CLUSTER_CALL: Duration = ms(2_000);
+
+/// How often neighbours are looked after, and chosen ones beaten: often enough that connections do
+/// not fall idle.
+pub(crate) const NEIGHBOUR_BEAT: Duration = ms(2_000);
+/// How long a far neighbour may be silent before another takes its place.
+pub(crate) const NEIGHBOUR_LOST: Duration = ms(10_000);
+/// How soon neighbours are looked after when some came or went.
+pub(crate) const TEND_SOON: Duration = ms(100);
+/// For how long announcements are collected.
+pub(crate) const ANNOUNCE: Duration = ms(100);
+/// For how long news is collected that is not urgent.
+pub(crate) const PUSH_BATCH: Duration = ms(500);
+/// How long an announced record may take to be pushed before it is asked for.
+pub(crate) const GRAFT: Duration = ms(300);
+/// When it is asked for again.
+pub(crate) const GRAFT_AGAIN: Duration = ms(1_000);
+/// How long a death that a comparison brought up is doubted: the accused has to be told, and its
+/// denial has to get here.
+pub(crate) const DOUBT: Duration = ms(1_500);
+
 /// How long a proxy may take for its first sign of life: a QUIC handshake, twice lost.
 pub(crate) const FIRST_CONTACT: Duration = ms(3_000);
 /// Longest patience with a proxy that was taken for dead and denied it: it doubles each time.
 pub(crate) const MAX_PATIENCE: Duration = ms(30_000);
 /// How often seeds and the dead are called, and a wrong belief of a proxy about itself is put right.
 pub(crate) const CALL_INTERVAL: Duration = ms(1_000);
-/// How often all records are told to one other proxy at random, so that no loss lasts.
+/// How often tables are compared with one other proxy, so that no loss lasts.
 pub(crate) const EXCHANGE_INTERVAL: Duration = ms(5_000);
+/// How often a proxy does so that was told something and does not know all yet.
+pub(crate) const LEARN_INTERVAL: Duration = ms(200);
 /// How long the dead are remembered and called.
 pub(crate) const FORGET_DEAD: Duration = ms(600_000);
 /// How long it is remembered who stands in for a dead proxy: lists that name the dead are older
@@ -32,15 +85,25 @@ pub(crate) const HAND_BACK_WAIT: Duration = ms(2_500);
 /// How long the flows of a dead mate are gone on with: connections that are still used last longer
 /// than the dead are remembered otherwise.
 pub(crate) const HEIRLOOM_LIFETIME: Duration = ms(24 * 3_600_000);
+/// How long a cluster that is down is remembered and called.
+pub(crate) const FORGET_CLUSTER: Duration = ms(3_600_000);
+/// How often it is looked for the long dead.
+pub(crate) const FORGET_CHECK: Duration = ms(10_000);
 /// How long a proxy waits for others before it announces itself alone.
 pub(crate) const READY_GRACE: Duration = ms(1_000);
+/// How long it waits at most to learn what others know.
+pub(crate) const READY_MOST: Duration = ms(3_000);
+/// How often it looks meanwhile.
+pub(crate) const READY_CHECK: Duration = ms(100);
 
 // Proximity.
 
-/// How often a proxy looks whether its distances changed.
-pub(crate) const PROXIMITY_CHECK: Duration = ms(500);
-/// How often distances are published although they did not change.
-pub(crate) const PROXIMITY_REFRESH: Duration = ms(10_000);
+/// How often a proxy looks where it is.
+pub(crate) const PROXIMITY_LOOK: Duration = ms(500);
+/// When a proxy publishes where it is for the first time after it measured something.
+pub(crate) const PROXIMITY_FIRST: Duration = ms(1_000);
+/// How long it waits at least before it publishes again, once it has been running for as long.
+pub(crate) const PROXIMITY_PUBLISH: Duration = ms(30_000);
 
 // Rendezvous.
 

@@ -46,17 +46,20 @@ pub struct ProxyView {
     pub name: String,
     /// Its id in hexadecimal, as on the wire.
     pub id: String,
-    /// Its cluster.
+    /// Its cluster; empty if that is not known.
     pub cluster: String,
-    /// `up`, `draining`, `down` or `left`.
+    /// `up`, `draining`, `down` (also with its whole cluster), `left`, or `unknown`: a seed of the
+    /// configuration that was never heard of.
     pub state: &'static str,
     /// Its unicast addresses.
     pub unicast: Vec<IpAddr>,
+    /// Its NAT addresses.
+    pub nat: Vec<IpAddr>,
     /// Its incarnation.
     pub incarnation: u64,
-    /// Round-trip time to it in milliseconds; none before the first heartbeat is answered.
+    /// Round-trip time to it in milliseconds; none if this proxy does not watch it.
     pub rtt_ms: Option<f64>,
-    /// How long ago it was heard; none if never, or if it is this proxy.
+    /// How long ago it was heard; none if this proxy does not watch it.
     pub heard_ms: Option<u64>,
     /// Whether it is this proxy.
     pub own: bool,

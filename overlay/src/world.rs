@@ -14,8 +14,9 @@ use crate::{
     config::Policy,
     limits::MAX_HEIR_CHAIN,
     membership::Membership,
-    proximity::Distances,
+    proximity::{self, Distances},
     ring::Ring,
+    select::Distance,
     timing::{DISTRUST, STANDS_IN},
     view::CandidateView,
 };
@@ -44,13 +45,21 @@ impl World {
         self.ring.raps(group).contains(&self.own)
     }
 
+    /// Round-trip time between two clusters in units of 0.1 ms, by what they published.
+    pub(crate) fn distance(&self, a: ClusterId, b: ClusterId) -> Option<Distance> {
+        if a == b {
+            return Some(0);
+        }
+        Some(proximity::distance(self.members.coordinate(a)?, self.members.coordinate(b)?))
+    }
+
     /// The RAPs of a group in the order in which this proxy asks them: itself, then by the distance
     /// of their clusters as published, so that mates ask the same one.
     pub(crate) fn raps_by_distance(&self, group: &GroupKey) -> Vec<ProxyId> {
         let mut raps = self.ring.raps(group);
         raps.sort_by_key(|&rap| {
             let cluster = self.members.cluster(rap);
-            let distance = cluster.and_then(|c| self.distances.between(self.cluster, c));
+            let distance = cluster.and_then(|c| self.distance(self.cluster, c));
             (rap != self.own, distance.is_none(), distance)
         });
         raps
@@ -58,8 +67,7 @@ impl World {
 
     /// The other live proxies of this one's cluster.
     pub(crate) fn mates(&self) -> impl Iterator<Item = ProxyId> + '_ {
-        let mates = self.members.alive().filter(|&(_, cluster, _)| cluster == self.cluster);
-        mates.map(|(id, ..)| id)
+        self.members.mates()
     }
 
     /// Whether a proxy is another one of this cluster, as far as is known.
@@ -72,9 +80,7 @@ impl World {
     /// of every cluster that sees the same proxies alive names the same one, without a word.
     pub(crate) fn heir(&self, dead: ProxyId) -> Option<ProxyId> {
         let cluster = self.members.cluster(dead)?;
-        let own = (cluster == self.cluster).then_some(self.own);
-        let others = self.members.alive().filter(|&(_, other, _)| other == cluster);
-        let mates = others.map(|(id, ..)| id).chain(own).filter(|&mate| mate != dead);
+        let mates = self.members.alive_in(cluster).filter(|&mate| mate != dead);
         mates.max_by_key(|&mate| (self.members.is_up(mate), hash::mix(dead.0, mate.0), mate))
     }
 
@@ -101,9 +107,15 @@ impl World {
         self.heirs.values().any(|&(heir, since)| heir == proxy && now - since < DISTRUST)
     }
 
-    /// How long to wait for an answer of a proxy: three round trips, at least `least`.
+    /// How long to wait for an answer of a proxy: three round trips, measured or foretold, at least
+    /// `least`.
     pub(crate) fn patience(&self, proxy: ProxyId, least: Duration) -> Duration {
-        self.members.rtt(proxy).map_or(least, |rtt| (rtt * 3).max(least))
+        let foretold = || {
+            let distance = self.distance(self.cluster, self.members.cluster(proxy)?)?;
+            Some(Duration::from_micros(u64::from(distance) * 100))
+        };
+        let rtt = self.members.rtt(proxy).or_else(foretold);
+        rtt.map_or(least, |rtt| (rtt * 3).max(least))
     }
 
     /// A proxy's name, or its id where it is not known any more.
@@ -157,7 +169,8 @@ mod tests {
                 state: state.map_or(MemberState::Up, |()| later),
             };
             let others = states.iter().filter(|(name, _)| *name != own);
-            let update = MemberUpdate { members: others.map(record).collect() };
+            let members = others.map(record).collect();
+            let update = MemberUpdate { pushed: true, members, clusters: vec![] };
             node.handle_message(ProxyId::of("fra9"), update.into(), Time::ZERO);
         }
         node

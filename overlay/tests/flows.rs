@@ -10,8 +10,8 @@ use pias_protocol::{
     hash::FlowKey,
     ids::ProxyId,
     overlay::{
-        FlowRecords, FlowsGone, FlowsHanded, FlowsWanted, MemberRecord, MemberState, MemberUpdate,
-        OverlayMessage,
+        Buckets, FlowRecords, FlowsGone, FlowsHanded, FlowsWanted, MemberRecord, MemberState,
+        MemberUpdate, OverlayMessage,
     },
     time::Time,
 };
@@ -53,9 +53,12 @@ fn member(name: &str, cluster: &str, n: u8, state: MemberState) -> MemberRecord 
     }
 }
 
-/// News of these; what follows from it.
+/// News of these, from the first of them, which knows no more than that; what follows from it.
 fn hear(node: &mut Node, members: Vec<MemberRecord>, now: Time) -> Vec<Effect> {
-    node.handle_message(ProxyId::of(&members[0].name), MemberUpdate { members }.into(), now);
+    let from = ProxyId::of(&members[0].name);
+    let update = MemberUpdate { pushed: true, members, clusters: vec![] };
+    node.handle_message(from, update.into(), now);
+    node.handle_message(from, Buckets { digests: vec![] }.into(), now);
     effects(node)
 }
 

@@ -78,7 +78,8 @@ fn with_mate() -> Node {
         incarnation: 1,
         state: MemberState::Up,
     };
-    hear(&mut node, MemberUpdate { members: vec![mate] }, Time::ZERO);
+    let update = MemberUpdate { pushed: true, members: vec![mate], clusters: vec![] };
+    hear(&mut node, update, Time::ZERO);
     let told = replicas(&run(&mut node, Time::ZERO, ms(2_000), true));
     acknowledge(&mut node, told.last().expect("the heir is told at once"), true, ms(2_000));
     node
@@ -99,7 +100,7 @@ fn run(node: &mut Node, from: Time, end: Time, beats: bool) -> Vec<(Time, Effect
     while let Some(at) = node.next_timeout().map(|deadline| deadline.at).filter(|at| *at <= end) {
         let at = at.max(from);
         while beats && beat <= at {
-            hear(node, Heartbeat { sequence: 1 }, beat);
+            hear(node, Heartbeat { sequence: 1, asks: false }, beat);
             beat = beat + Duration::from_millis(50);
         }
         node.handle_timeout(at);
@@ -254,7 +255,7 @@ fn an_inherited_lease_ends_when_a_mate_has_it_but_its_flows_may_go_on() {
         incarnation: 2,
         state: MemberState::Up,
     };
-    hear(&mut node, MemberUpdate { members: vec![back] }, now);
+    hear(&mut node, MemberUpdate { pushed: true, members: vec![back], clusters: vec![] }, now);
     hear(&mut node, LeaseTaken { leases: vec![(group(1), target(1))] }, now);
     assert_eq!(served(&effects(&mut node)), [(target(1), TargetState::Draining)]);
 }

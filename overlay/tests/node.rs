@@ -16,8 +16,8 @@ use pias_protocol::{
     hash::FlowHash,
     ids::{ParkedId, ProxyId, TargetId},
     overlay::{
-        AgentLink, CandidateList, CountAck, Heartbeat, MemberRecord, MemberState, MemberUpdate,
-        NoTarget, OverlayMessage, Resolve,
+        AgentLink, CandidateList, Coordinate, CountAck, Heartbeat, HeartbeatAck, MemberRecord,
+        MemberState, MemberUpdate, NoTarget, OverlayMessage, Resolve,
     },
     placement::Candidate,
     time::Time,
@@ -59,16 +59,22 @@ fn lone() -> Node {
 
 /// A node that knows of some others, each in a cluster of its own.
 fn among(others: &[&str]) -> Node {
+    knowing(others, |name| format!("at-{name}"))
+}
+
+/// A node that knows of some others.
+fn knowing(others: &[&str], cluster: impl Fn(&str) -> String) -> Node {
     let mut node = lone();
     let members = others.iter().enumerate().map(|(n, name)| MemberRecord {
         name: (*name).into(),
-        cluster: format!("at-{name}"),
+        cluster: cluster(name),
         unicast: vec![[198, 51, 100, 10 + n as u8].into()],
         nat: vec![],
         incarnation: 1,
         state: MemberState::Up,
     });
-    let update = MemberUpdate { members: members.collect() };
+    let update =
+        MemberUpdate { pushed: true, members: members.collect(), ..MemberUpdate::default() };
     node.handle_message(ProxyId::of(others[0]), update.into(), Time::ZERO);
     effects(&mut node);
     node
@@ -324,23 +330,24 @@ fn an_agent_that_sends_nothing_loses_its_lease() {
 
 #[test]
 fn news_of_the_death_of_a_proxy_that_was_just_heard_is_not_believed() {
-    let mut node = among(&["a", "b"]);
+    let mut node = knowing(&["a", "b"], |_| "fra".into());
     let dead = MemberRecord {
         name: "b".into(),
-        cluster: "at-b".into(),
+        cluster: "fra".into(),
         unicast: vec![[198, 51, 100, 11].into()],
         nat: vec![],
         incarnation: 1,
         state: MemberState::Down,
     };
-    let rumour = || MemberUpdate { members: vec![dead.clone()] }.into();
+    let rumour =
+        || MemberUpdate { pushed: true, members: vec![dead.clone()], clusters: vec![] }.into();
     let state = |node: &Node, now| {
         node.proxies(now).into_iter().find(|proxy| proxy.name == "b").unwrap().state
     };
-    node.handle_message(ProxyId::of("b"), Heartbeat { sequence: 1 }.into(), ms(100));
+    node.handle_message(ProxyId::of("b"), Heartbeat { sequence: 1, asks: false }.into(), ms(100));
     effects(&mut node);
-    node.handle_message(ProxyId::of("a"), rumour(), ms(300));
-    assert_eq!(state(&node, ms(300)), "up");
+    node.handle_message(ProxyId::of("a"), rumour(), ms(200));
+    assert_eq!(state(&node, ms(200)), "up");
     let told = effects(&mut node).into_iter().any(|effect| {
         matches!(effect, Effect::Send { to, message: OverlayMessage::MemberUpdate(update), .. }
             if to == ProxyId::of("b") && update.members.contains(&dead))
@@ -349,6 +356,115 @@ fn news_of_the_death_of_a_proxy_that_was_just_heard_is_not_believed() {
     // One that has not been heard for a while is believed to be dead.
     node.handle_message(ProxyId::of("a"), rumour(), ms(500));
     assert_eq!(state(&node, ms(500)), "down");
+}
+
+fn death(name: &str) -> OverlayMessage {
+    let dead = MemberRecord {
+        name: name.into(),
+        cluster: format!("at-{name}"),
+        unicast: vec![[198, 51, 100, 10].into()],
+        nat: vec![],
+        incarnation: 1,
+        state: MemberState::Down,
+    };
+    MemberUpdate { pushed: true, members: vec![dead], clusters: vec![] }.into()
+}
+
+fn resolve(node: &mut Node, group: GroupKey, now: Time) -> Vec<ForwardingUpdate> {
+    let event = ForwardingEvent::Resolve {
+        group,
+        flow: FlowHash(7),
+        ingress: ProxyId::of("h"),
+        tried: None,
+        opens: true,
+        hops: 2,
+        parked: ParkedId(1),
+    };
+    node.handle_event(event, now);
+    updates(node)
+}
+
+#[test]
+fn a_death_makes_a_rap_careful_about_the_groups_that_it_was_handed_and_no_others() {
+    let others = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let mut node = among(&others);
+    let now = ms(1_600);
+    run(&mut node, now);
+    let mine = |node: &Node, g: &GroupKey| node.group(g, now).summary.rendezvous;
+    let groups: Vec<_> = (1..2_000).map(group).collect();
+    let before: BTreeSet<_> = groups.iter().filter(|g| mine(&node, g)).copied().collect();
+    node.handle_message(ProxyId::of("b"), death("a"), now);
+    effects(&mut node);
+    let after: BTreeSet<_> = groups.iter().filter(|g| mine(&node, g)).copied().collect();
+    let kept = before.intersection(&after).next().expect("groups stay");
+    let handed = after.difference(&before).next().expect("groups are handed down");
+    let refusal = ForwardingUpdate::Refuse { parked: ParkedId(1) };
+    assert!(resolve(&mut node, *kept, now).contains(&refusal));
+    assert!(!resolve(&mut node, *handed, now).contains(&refusal));
+    let later = now + Duration::from_millis(1_500);
+    assert!(resolve(&mut node, *handed, later).contains(&refusal));
+}
+
+/// As [`run`], but others answer beats and reports. The reports that were sent.
+fn run_answered(node: &mut Node, end: Time) -> Vec<(ProxyId, GroupKey)> {
+    let (mut reports, mut now) = (Vec::new(), end);
+    loop {
+        for effect in effects(node) {
+            let Effect::Send { to, message, .. } = effect else { continue };
+            match message {
+                OverlayMessage::CountReport(report) => {
+                    reports.push((to, report.group));
+                    let ack = CountAck { group: report.group, band_percent: 25 };
+                    node.handle_message(to, ack.into(), now);
+                }
+                OverlayMessage::Heartbeat(beat) if beat.asks => {
+                    let coordinate = Coordinate::default();
+                    let ack = HeartbeatAck { sequence: beat.sequence, coordinate };
+                    node.handle_message(to, ack.into(), now);
+                }
+                _ => {}
+            }
+        }
+        match node.next_timeout() {
+            Some(deadline) if deadline.at <= end => {
+                now = deadline.at;
+                node.handle_timeout(now);
+            }
+            _ => return reports,
+        }
+    }
+}
+
+#[test]
+fn a_death_makes_a_jap_report_again_only_the_groups_whose_raps_it_changed() {
+    let names: Vec<String> = (0..39).map(|n| format!("p{n}")).collect();
+    let others: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut node = among(&others);
+    run_answered(&mut node, ms(1_600));
+    let key = |n: u32| GroupKey { port: n as u16 + 1, ..group(1) };
+    let groups = 10_000_u32;
+    for n in 0..groups {
+        let agent = AgentId(u64::from(n / 250) + 1);
+        if n % 250 == 0 {
+            let remote = format!("10.0.0.1:{}", 5_000 + n / 250);
+            node.agent_connected(agent, link(&remote), ms(1_600));
+        }
+        node.agent_message(agent, wish(n + 1, key(n), n + 1), ms(1_600));
+        run_answered(&mut node, ms(1_600));
+    }
+    let of_it = |n: &u32| node.group(&key(*n), ms(1_600)).raps.contains(&"p0".to_owned());
+    let changed: BTreeSet<_> = (0..groups).filter(of_it).map(key).collect();
+    let mean = groups as usize * 4 / 40;
+    assert!(changed.len() > mean / 2 && changed.len() < mean * 2, "{} of it", changed.len());
+    node.handle_message(ProxyId::of("p1"), death("p0"), ms(1_700));
+    let again = run_answered(&mut node, ms(3_500));
+    let told: BTreeSet<_> = again.iter().map(|&(_, group)| group).collect();
+    assert_eq!(told.len(), again.len(), "one new RAP for each");
+    assert!(told.is_subset(&changed));
+    // The rest this proxy was handed itself.
+    let kept = changed.difference(&told);
+    assert!(kept.clone().all(|g| node.group(g, ms(3_500)).summary.rendezvous));
+    assert!(kept.count() < mean / 10);
 }
 
 #[test]
@@ -363,7 +479,7 @@ fn a_rumour_of_its_own_death_is_denied() {
         state: MemberState::Down,
     };
     let before = rumour.incarnation;
-    let update = MemberUpdate { members: vec![rumour] };
+    let update = MemberUpdate { pushed: true, members: vec![rumour], clusters: vec![] };
     node.handle_message(ProxyId::of("a"), update.into(), ms(5));
     assert_eq!(node.status().incarnation, before + 1);
     let denied = effects(&mut node).into_iter().any(|effect| match effect {

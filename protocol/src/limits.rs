@@ -7,7 +7,8 @@
 /// [`MemberUpdate`](crate::overlay::OverlayMessage::MemberUpdate).
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
-/// Most member records in one message: at about 120 octets each they stay below [`MAX_MESSAGE`].
+/// Most member records in one message: at about 120 octets each, and at most 220, they stay below
+/// [`MAX_MESSAGE`] together with a few records of clusters.
 pub const MAX_MEMBERS_PER_MESSAGE: usize = 256;
 
 /// Most leases in one message: at most about 110 octets each.
@@ -24,8 +25,14 @@ pub const MAX_GONE_PER_MESSAGE: usize = 1024;
 /// Most candidates in one list: a group joined at more proxies is answered with the best of them.
 pub const MAX_CANDIDATES: usize = 64;
 
-/// Most clusters in a proximity vector (a cluster beyond it is taken to be far away).
-pub const MAX_CLUSTERS: usize = 1024;
+/// Most records, keys or hashes of clusters in one message: at about 24 octets each.
+pub const MAX_CLUSTERS_PER_MESSAGE: usize = 1024;
+
+/// Most keys of members in one message: at about 20 octets each.
+pub const MAX_KEYS_PER_MESSAGE: usize = 2048;
+
+/// Ranges of cluster ids that are compared by a hash each: by the first six bits of the id.
+pub const BUCKETS: usize = 64;
 
 /// Longest name of a proxy or a cluster in octets: that of a DNS label (RFC 1035 section 2.3.4).
 pub const MAX_NAME: usize = 63;

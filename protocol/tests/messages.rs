@@ -14,10 +14,11 @@ use pias_protocol::{
     ids::{ClusterId, ProxyId, TargetId},
     limits::{MAX_FLOWS_PER_MESSAGE, MAX_GONE_PER_MESSAGE, MAX_MESSAGE},
     overlay::{
-        AgentLink, CandidateList, CountAck, CountReport, FlowRecords, FlowsGone, FlowsHanded,
-        FlowsWanted, Heartbeat, HeartbeatAck, Lease, LeaseAck, LeaseReplica, LeaseState,
-        LeaseTaken, MemberRecord, MemberState, MemberUpdate, NoTarget, OverlayMessage, Proximity,
-        Resolve,
+        AgentLink, Buckets, CandidateList, ClusterKey, ClusterRecord, ClusterWord, Compare,
+        Coordinate, CountAck, CountReport, Differ, FlowRecords, FlowsGone, FlowsHanded,
+        FlowsWanted, Have, Heartbeat, HeartbeatAck, Keys, Lease, LeaseAck, LeaseReplica,
+        LeaseState, LeaseTaken, MemberKey, MemberRecord, MemberState, MemberUpdate, NoTarget,
+        OverlayMessage, Prune, Resolve, Want, Word,
     },
     placement::Candidate,
 };
@@ -45,9 +46,17 @@ fn flow(client: &str, group: &str, phase: FlowPhase) -> FlowRecord {
 
 fn overlay_messages() -> Vec<OverlayMessage> {
     vec![
-        Heartbeat { sequence: 300 }.into(),
-        HeartbeatAck { sequence: 300 }.into(),
+        Heartbeat { sequence: 300, asks: true }.into(),
+        HeartbeatAck { sequence: 300, coordinate: coordinate() }.into(),
         MemberUpdate {
+            pushed: true,
+            clusters: vec![ClusterRecord {
+                cluster: ClusterId(6),
+                version: 2,
+                down: true,
+                stamp: 300,
+                coordinate: coordinate(),
+            }],
             members: vec![MemberRecord {
                 name: "fra1".into(),
                 cluster: "fra".into(),
@@ -58,7 +67,6 @@ fn overlay_messages() -> Vec<OverlayMessage> {
             }],
         }
         .into(),
-        Proximity { round_trips: vec![(ClusterId(5), 812)] }.into(),
         CountReport { group: group(), count: 12 }.into(),
         CountAck { group: group(), band_percent: 25 }.into(),
         Resolve { group: group() }.into(),
@@ -69,6 +77,15 @@ fn overlay_messages() -> Vec<OverlayMessage> {
         }
         .into(),
         NoTarget { group: group() }.into(),
+        Word { proxy: ProxyId(9), silent: true }.into(),
+        ClusterWord { cluster: ClusterId(6), version: 2, silent: false }.into(),
+        Have { clusters: vec![cluster_key()], members: vec![member_key()] }.into(),
+        Want { eager: true, clusters: vec![ClusterId(6)], members: vec![ProxyId(9)] }.into(),
+        Prune {}.into(),
+        Compare { root: 77, members: 6 }.into(),
+        Buckets { digests: vec![] }.into(),
+        Differ { buckets: 1 << 63, clusters: vec![(ClusterId(6), 78)] }.into(),
+        Keys { clusters: vec![cluster_key()], members: vec![member_key()] }.into(),
         LeaseReplica {
             epoch: 5,
             sequence: 1,
@@ -97,6 +114,18 @@ fn overlay_messages() -> Vec<OverlayMessage> {
         FlowsWanted {}.into(),
         FlowsHanded {}.into(),
     ]
+}
+
+fn coordinate() -> Coordinate {
+    Coordinate { position: [100, -200, 0, 3_000], height: 12 }
+}
+
+fn cluster_key() -> ClusterKey {
+    ClusterKey { cluster: ClusterId(6), version: 2, down: true, stamp: 300 }
+}
+
+fn member_key() -> MemberKey {
+    MemberKey { proxy: ProxyId(9), incarnation: 7, state: MemberState::Left }
 }
 
 fn agent_messages() -> Vec<AgentMessage> {
@@ -166,7 +195,7 @@ fn a_message_is_read_as_it_was_written_and_waits_until_it_is_whole() {
 
 #[test]
 fn a_newer_kind_is_skipped_and_a_newer_version_is_refused() {
-    let mut bytes = encode(&OverlayMessage::from(Heartbeat { sequence: 1 }));
+    let mut bytes = encode(&OverlayMessage::from(Heartbeat { sequence: 1, asks: false }));
     bytes[1] = 200;
     assert_eq!(decode::<OverlayMessage>(&bytes), Ok(Decoded::Unknown(200, bytes.len())));
     bytes[0] = 2;
@@ -222,7 +251,7 @@ fn the_longest_message_of_flows_fits_its_frame() {
 
 #[test]
 fn octets_behind_the_last_field_are_refused() {
-    let mut bytes = encode(&OverlayMessage::from(Heartbeat { sequence: 1 }));
+    let mut bytes = encode(&OverlayMessage::from(Heartbeat { sequence: 1, asks: false }));
     bytes.push(0);
     bytes[7] += 1;
     assert!(matches!(

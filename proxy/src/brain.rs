@@ -221,15 +221,22 @@ fn log(notice: &Notice) {
     static REFUSALS: LogLimit = LogLimit::per_second(5);
     static OWN: LogLimit = LogLimit::per_second(10);
     let (limit, warn) = match notice {
-        Notice::ProxyUp { .. } | Notice::ProxyDraining { .. } => (&PROXIES, false),
-        Notice::ProxyGone { .. } | Notice::Inherited { .. } => (&PROXIES, true),
+        Notice::ClusterUp { .. } | Notice::ProxyUp { .. } | Notice::ProxyDraining { .. } => {
+            (&PROXIES, false)
+        }
+        Notice::ClusterGone { .. } | Notice::ProxyGone { .. } | Notice::Inherited { .. } => {
+            (&PROXIES, true)
+        }
         Notice::RecordRefused { .. } => (&RECORDS, true),
         Notice::JoinRefused { .. } => (&REFUSALS, false),
         Notice::TargetDown { .. } => (&TARGETS, true),
         Notice::TargetJoined { .. } | Notice::TargetUp { .. } | Notice::TargetGone { .. } => {
             (&TARGETS, false)
         }
-        Notice::Refuted { .. } | Notice::Ready { .. } | Notice::Draining => (&OWN, false),
+        Notice::Refuted { .. }
+        | Notice::ClusterRefuted { .. }
+        | Notice::Ready { .. }
+        | Notice::Draining => (&OWN, false),
     };
     match (limit.permit(), warn) {
         (None, _) => {}

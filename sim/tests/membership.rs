@@ -85,6 +85,99 @@ fn a_larger_service_agrees_as_well() {
     assert!(known.is_some_and(|after| after < Duration::from_millis(1_500)), "{known:?}");
 }
 
+/// What hosts that are not of `cluster` say about proxies and clusters that are gone.
+fn obituaries<'a>(sim: &'a Sim, cluster: &'a str) -> impl Iterator<Item = &'a str> {
+    let told = sim.trace().lines().filter(|line| line.contains(" is gone"));
+    told.filter(move |line| !line.split(' ').nth(1).is_some_and(|host| host.starts_with(cluster)))
+}
+
+#[test]
+fn the_loss_of_a_pop_is_one_event_at_each_proxy() {
+    let mut sim = Sim::new(Topology::circle(6, 5), 8);
+    sim.run_for(secs(5));
+    sim.lose_cluster(2);
+    let known = sim.until(secs(8), |sim| agree(sim, 25));
+    assert!(known.is_some_and(|after| after < secs(5)), "{known:?}");
+    let told: Vec<_> = obituaries(&sim, "c2x").collect();
+    assert_eq!(told.len(), 25, "{told:?}");
+    assert!(
+        told.iter().all(|line| line.contains("cluster c2x with 5 proxies is gone")),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn the_only_survivor_of_a_pop_is_believed() {
+    let mut sim = Sim::new(Topology::circle(5, 3), 13);
+    sim.run_for(secs(5));
+    sim.crash("c2x1");
+    sim.crash("c2x2");
+    let known = sim.until(secs(8), |sim| agree(sim, 13));
+    assert!(known.is_some_and(|after| after < secs(3)), "{known:?}");
+}
+
+#[test]
+fn a_pop_that_comes_back_is_taken_in_without_its_dead() {
+    let mut sim = Sim::new(Topology::circle(6, 3), 9);
+    sim.run_for(secs(5));
+    sim.lose_cluster(2);
+    sim.run_for(secs(8));
+    assert!(agree(&sim, 15));
+    sim.restart("c2x1");
+    sim.restart("c2x2");
+    let back = sim.until(secs(10), |sim| agree(sim, 17));
+    assert!(back.is_some_and(|after| after < secs(5)), "{back:?}");
+    sim.run_for(secs(10));
+    assert!(agree(&sim, 17));
+}
+
+#[test]
+fn who_was_cut_off_does_not_tell_the_others_that_they_are_dead() {
+    let mut sim = Sim::new(Topology::circle(12, 4), 10);
+    sim.run_for(secs(6));
+    sim.isolate(0);
+    sim.run_for(secs(25));
+    assert_eq!(sim.node("c0x1").status().proxies_alive, 4);
+    assert_eq!(sim.node("c5x1").status().proxies_alive, 44);
+    sim.network.heal();
+    let healed = sim.until(secs(30), |sim| agree(sim, 48));
+    assert!(healed.is_some_and(|after| after < secs(15)), "{healed:?}");
+    sim.run_for(secs(10));
+    assert!(agree(&sim, 48));
+    for line in obituaries(&sim, "c0x") {
+        assert!(line.contains("cluster c0x with 4 proxies is gone"), "{line}");
+    }
+}
+
+#[test]
+fn halves_that_were_split_find_together() {
+    let mut sim = Sim::new(Topology::circle(10, 3), 11);
+    sim.run_for(secs(6));
+    for (a, b) in (0..5).flat_map(|a| (5..10).map(move |b| (a, b))) {
+        sim.network.cut(a, b);
+    }
+    let parted = sim.until(secs(30), |sim| agree(sim, 15));
+    assert!(parted.is_some_and(|after| after < secs(20)), "{parted:?}");
+    sim.network.heal();
+    let healed = sim.until(secs(30), |sim| agree(sim, 30));
+    assert!(healed.is_some_and(|after| after < secs(15)), "{healed:?}");
+}
+
+#[test]
+fn under_loss_only_the_paused_are_ever_held_for_dead() {
+    let mut sim = Sim::new(Topology::circle(6, 5), 12);
+    sim.network.lose(50);
+    sim.run_for(secs(5));
+    for n in 0..40 {
+        sim.pause("c1x2", Duration::from_millis(200 + 45 * n));
+        sim.run_for(secs(3));
+        assert!(agree(&sim, 30), "a second after it went on, it is back");
+    }
+    for line in obituaries(&sim, "none") {
+        assert!(line.contains("proxy c1x2 is gone"), "{line}");
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run_to_the_byte() {
     let run = |seed| {

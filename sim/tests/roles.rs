@@ -210,7 +210,8 @@ fn a_dead_jap_without_an_heir_is_skipped_for_the_next_in_the_list() {
     sim.kill_agent(near);
     sim.crash("fra1");
     sim.crash("fra2");
-    assert!(answered_again(&mut sim, "nyc2", DNS, None) < ms(1_500));
+    // The loss of a whole POP, which takes other POPs to notice.
+    assert!(answered_again(&mut sim, "nyc2", DNS, None) < secs(5));
     assert_eq!(sim.ask("nyc2", 2, DNS).target(), Some(sim.target(far)));
 }
 

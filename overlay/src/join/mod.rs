@@ -464,8 +464,13 @@ impl Join {
     }
 
     /// A proxy is gone.
-    pub(crate) fn gone(&mut self, proxy: ProxyId) {
-        self.reports.gone(proxy);
+    pub(crate) fn gone(&mut self, proxy: ProxyId, now: Time) {
+        self.reports.gone(proxy, now);
+    }
+
+    /// A proxy takes no groups any more.
+    pub(crate) fn left_ring(&mut self, proxy: ProxyId, now: Time) {
+        self.reports.left_ring(proxy, now);
     }
 
     /// When targets need attention, and when reports do.

@@ -188,13 +188,24 @@ impl Reports {
 
     /// A proxy is gone, and what it was told with it; unless it was only silent for a while. Then
     /// it has to be told of what ended meanwhile.
-    pub(crate) fn gone(&mut self, proxy: ProxyId) {
+    pub(crate) fn gone(&mut self, proxy: ProxyId, now: Time) {
         for (&key, group) in &mut self.groups {
             if let Some(told) = group.told.get_mut(&proxy) {
                 self.unacknowledged.remove(&(told.at + told.repeat, key, proxy));
                 told.lost = true;
                 told.acknowledged = false;
             }
+        }
+        self.left_ring(proxy, now);
+    }
+
+    /// A proxy is no RAP any more: another one is in its place for the groups that it was told, and
+    /// for no others.
+    pub(crate) fn left_ring(&mut self, proxy: ProxyId, now: Time) {
+        let told = self.groups.iter().filter(|(_, group)| group.told.contains_key(&proxy));
+        self.recheck.extend(told.map(|(&key, _)| key));
+        if !self.recheck.is_empty() {
+            self.timers.set_by(Due::Recheck, now + self.random.around(STEP));
         }
     }
 

@@ -1,8 +1,8 @@
 //! Which of two records of a proxy counts, and what the change means.
 
-use std::net::IpAddr;
-
 use pias_protocol::overlay::{MemberRecord, MemberState};
+
+use super::table::Addresses;
 
 /// Room in an incarnation for refutations: the configured incarnation is shifted by this many bits,
 /// and a refutation adds one. So a proxy that started anew is told from one that denied a rumour.
@@ -30,42 +30,35 @@ pub(crate) const fn alive(state: MemberState) -> bool {
     matches!(state, MemberState::Up | MemberState::Draining)
 }
 
-/// What the record `new` changes about `old`: the higher incarnation counts, and at the same
-/// incarnation the graver state.
-pub(crate) fn change(old: &MemberRecord, new: &MemberRecord) -> Change {
-    if (new.incarnation, new.state) <= (old.incarnation, old.state) {
+/// What a record of `new` incarnation and state changes about one of `old`: the higher incarnation
+/// counts, and at the same incarnation the graver state.
+pub(crate) fn change(old: (u64, MemberState), new: (u64, MemberState)) -> Change {
+    if new <= old {
         return Change::Stale;
     }
-    let anew = new.incarnation >> REFUTATION_BITS != old.incarnation >> REFUTATION_BITS;
-    match (alive(old.state), alive(new.state)) {
+    let anew = new.0 >> REFUTATION_BITS != old.0 >> REFUTATION_BITS;
+    match (alive(old.1), alive(new.1)) {
         (true, true) if anew => Change::Restarted,
-        (true, true) if new.state == old.state => Change::Same,
-        (_, true) if new.state == MemberState::Draining => Change::Draining,
+        (true, true) if new.1 == old.1 => Change::Same,
+        (_, true) if new.1 == MemberState::Draining => Change::Draining,
         (_, true) => Change::Up,
         (true, false) => Change::Gone,
         (false, false) => Change::Same,
     }
 }
 
-/// Where a proxy is reached from one that has the addresses `own`: over IPv4 if both have it.
-pub(crate) fn reachable_at(own: &[IpAddr], theirs: &[IpAddr]) -> Option<IpAddr> {
-    let common = |v4: bool| {
-        let family = |a: &&IpAddr| a.is_ipv4() == v4;
-        own.iter().find(family).and(theirs.iter().find(family)).copied()
-    };
-    common(true).or_else(|| common(false))
-}
-
-/// Why a record is not believed, whatever its incarnation.
-pub(crate) fn implausible(own: &[IpAddr], record: &MemberRecord) -> Option<&'static str> {
-    let usable = |a: &IpAddr| !a.is_unspecified() && !a.is_multicast();
-    if !record.unicast.iter().all(usable) {
+/// Why a record is not believed by a proxy with the addresses `own`, whatever its incarnation.
+pub(crate) fn implausible(own: Addresses, record: &MemberRecord) -> Option<&'static str> {
+    let all = || record.unicast.iter().chain(&record.nat);
+    if all().any(|a| a.is_unspecified() || a.is_multicast()) {
         return Some("an address that no machine can have");
     }
-    if record.unicast.len() == 2 && record.unicast[0].is_ipv4() == record.unicast[1].is_ipv4() {
+    let twice =
+        |list: &[std::net::IpAddr]| list.len() == 2 && list[0].is_ipv4() == list[1].is_ipv4();
+    if twice(&record.unicast) || twice(&record.nat) {
         return Some("two addresses of one family");
     }
-    if reachable_at(own, &record.unicast).is_none() {
+    if Addresses::of(&record.unicast).from(own).is_none() {
         return Some(
             "no address of a family that this proxy has: give every proxy an IPv4 address",
         );
@@ -79,17 +72,6 @@ mod tests {
 
     use super::*;
 
-    fn record(incarnation: u64, state: MemberState) -> MemberRecord {
-        MemberRecord {
-            name: "fra1".into(),
-            cluster: "fra".into(),
-            unicast: vec!["192.0.2.1".parse().unwrap()],
-            nat: vec![],
-            incarnation,
-            state,
-        }
-    }
-
     fn states() -> impl Strategy<Value = MemberState> {
         prop_oneof![
             Just(MemberState::Up),
@@ -101,23 +83,14 @@ mod tests {
 
     #[test]
     fn a_restart_is_told_from_a_refutation() {
-        let up = record(5 << REFUTATION_BITS, MemberState::Up);
-        let refuted = record((5 << REFUTATION_BITS) + 1, MemberState::Up);
-        let restarted = record(6 << REFUTATION_BITS, MemberState::Up);
-        assert_eq!(change(&up, &refuted), Change::Same);
-        assert_eq!(change(&up, &restarted), Change::Restarted);
-        let down = record(5 << REFUTATION_BITS, MemberState::Down);
-        assert_eq!(change(&up, &down), Change::Gone);
-        assert_eq!(change(&down, &refuted), Change::Up);
-    }
-
-    #[test]
-    fn the_older_family_is_used_where_both_have_it() {
-        let both: Vec<IpAddr> = vec!["2001:db8::1".parse().unwrap(), "192.0.2.1".parse().unwrap()];
-        let six: Vec<IpAddr> = vec!["2001:db8::2".parse().unwrap()];
-        assert_eq!(reachable_at(&both, &both), Some(both[1]));
-        assert_eq!(reachable_at(&both, &six), Some(six[0]));
-        assert_eq!(reachable_at(&both[1..], &six), None);
+        let up = (5 << REFUTATION_BITS, MemberState::Up);
+        let refuted = ((5 << REFUTATION_BITS) + 1, MemberState::Up);
+        let restarted = (6 << REFUTATION_BITS, MemberState::Up);
+        assert_eq!(change(up, refuted), Change::Same);
+        assert_eq!(change(up, restarted), Change::Restarted);
+        let down = (5 << REFUTATION_BITS, MemberState::Down);
+        assert_eq!(change(up, down), Change::Gone);
+        assert_eq!(change(down, refuted), Change::Up);
     }
 
     proptest! {
@@ -126,10 +99,9 @@ mod tests {
             rumours in prop::collection::vec((0_u64..4, states()), 1..12), order in any::<u64>(),
         ) {
             let settle = |list: &[(u64, MemberState)]| {
-                let mut kept = record(list[0].0, list[0].1);
-                for &(incarnation, state) in &list[1..] {
-                    let new = record(incarnation, state);
-                    if change(&kept, &new) != Change::Stale {
+                let mut kept = list[0];
+                for &new in &list[1..] {
+                    if change(kept, new) != Change::Stale {
                         kept = new;
                     }
                 }

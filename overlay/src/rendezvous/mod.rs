@@ -6,8 +6,9 @@
 //!      packet with RESOLVE ──┴─► place ─► JAP, the next JAP, another RAP, or a refusal
 //! ```
 //!
-//! **Ignorance is no answer at first.** For [`WARM_UP`] after its start, and after the death of a
-//! proxy may have given it new groups, a RAP that knows nobody for a group does not say so. It
+//! **Ignorance is no answer at first.** For [`WARM_UP`] after its start, and as long after a proxy's
+//! departure for the groups that this handed to it, a RAP that knows nobody for a group does not say
+//! so. It
 //! passes the packet on to the next RAP of the ring, which may have known the group for long. Where
 //! two RAPs did that already (the whole service has just started), the packet is held for up to
 //! [`HOLD`], and goes to the first JAP that reports; only then is it refused. A wish for the list
@@ -16,7 +17,7 @@
 
 mod group;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use pias_protocol::{
     forwarding::{ForwardingUpdate, RelayHow},
@@ -31,8 +32,9 @@ use pias_protocol::{
 
 use self::group::Group;
 use crate::{
-    limits::{MAX_HELD, MAX_HOPS_TO_PASS_ON, MAX_RENDEZVOUS_GROUPS},
+    limits::{MAX_DEPARTED, MAX_HELD, MAX_HOPS_TO_PASS_ON, MAX_RENDEZVOUS_GROUPS},
     outbox::Outbox,
+    ring::Entry,
     select::{Counted, select},
     timers::Timers,
     timing::{HOLD, LIST_FRESH, PUSH_INTERVAL, WARM_UP},
@@ -79,7 +81,11 @@ pub(crate) struct Rendezvous {
     /// Packets that wait for their group's first report, and until when.
     held: Vec<(Time, Asking)>,
     timers: Timers<Due>,
+    /// When it is warm as a whole.
     warm: Time,
+    /// Proxies that have just left the ring, and until when the groups that they left to this one
+    /// may still be unreported.
+    departed: VecDeque<(Time, Entry)>,
     /// Reports since the start of the current second, and in the one before: the load.
     reports: (Time, u32, u32),
 }
@@ -91,6 +97,7 @@ impl Rendezvous {
             held: Vec::new(),
             timers: Timers::default(),
             warm: now + WARM_UP,
+            departed: VecDeque::new(),
             reports: (now, 0, 0),
         }
     }
@@ -159,7 +166,7 @@ impl Rendezvous {
         out: &mut Outbox,
     ) {
         let known = self.groups.get(&key).is_some_and(Group::served);
-        if known || now >= self.warm {
+        if known || self.is_warm(&key, world, now) {
             self.tell(from, key, true, world, now, out);
         } else if self.groups.len() < MAX_RENDEZVOUS_GROUPS {
             self.groups.entry(key).or_default().ask(from, true, now);
@@ -177,7 +184,7 @@ impl Rendezvous {
     ) -> Answered {
         out.counters.resolved += 1;
         let known = self.groups.get(&asking.group).is_some_and(Group::served);
-        if !known && now < self.warm {
+        if !known && !self.is_warm(&asking.group, world, now) {
             return self.defer(asking, world, now, out);
         }
         let ingress = world.members.cluster(asking.ingress).unwrap_or(world.cluster);
@@ -197,6 +204,30 @@ impl Rendezvous {
         };
         out.forward(verdict);
         Answered::Placed
+    }
+
+    /// Whether the JAPs of a group had time to report to this RAP: not if it has just started, or
+    /// would not be one of the group's RAPs were it not for a proxy that has just gone.
+    fn is_warm(&self, group: &GroupKey, world: &World, now: Time) -> bool {
+        if now < self.warm {
+            return false;
+        }
+        let fresh = self.departed.iter().filter(|(until, _)| now < *until);
+        let departed: Vec<Entry> = fresh.map(|&(_, entry)| entry).collect();
+        departed.is_empty() || world.ring.raps_with(group, &departed).contains(&world.own)
+    }
+
+    /// A proxy left the ring: for a while its groups are new here.
+    fn departed(&mut self, entry: Entry, now: Time) {
+        while self.departed.front().is_some_and(|&(until, _)| until <= now) {
+            self.departed.pop_front();
+        }
+        if self.departed.len() >= MAX_DEPARTED {
+            // Too many at once to tell what changed.
+            self.warm = self.warm.max(now + WARM_UP);
+            self.departed.clear();
+        }
+        self.departed.push_back((now + WARM_UP, entry));
     }
 
     /// In warm-up: to the next RAP of the ring, or wait.
@@ -288,13 +319,13 @@ impl Rendezvous {
         if japs.is_empty() {
             japs = counted(&|jap| world.members.is_alive(jap));
         }
-        select(world.policy(key), ingress, &japs, |to| world.distances.between(ingress, to))
+        select(world.policy(key), ingress, &japs, |to| world.distance(ingress, to))
     }
 
     /// A proxy is gone: its counts go to its heir, or away, at once. Ingresses know as well, and need
-    /// no push. This proxy may have been handed groups, so it warms up again.
-    pub(crate) fn gone(&mut self, proxy: ProxyId, heir: Option<ProxyId>, now: Time) {
-        self.warm = self.warm.max(now + WARM_UP);
+    /// no push.
+    pub(crate) fn gone(&mut self, (proxy, cluster): Entry, heir: Option<ProxyId>, now: Time) {
+        self.departed((proxy, cluster), now);
         let timers = &mut self.timers;
         self.groups.retain(|&key, group| {
             if group.inherit(proxy, heir, now)
@@ -306,9 +337,9 @@ impl Rendezvous {
         });
     }
 
-    /// A proxy drains: lists change where it serves. It may have handed down groups, too.
-    pub(crate) fn draining(&mut self, proxy: ProxyId, now: Time) {
-        self.warm = self.warm.max(now + WARM_UP);
+    /// A proxy drains: lists change where it serves.
+    pub(crate) fn draining(&mut self, (proxy, cluster): Entry, now: Time) {
+        self.departed((proxy, cluster), now);
         for (&key, group) in &self.groups {
             if group.counts().any(|(jap, _)| jap == proxy) {
                 self.timers.set_by(Due::Push(key), now);

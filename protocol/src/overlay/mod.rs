@@ -1,9 +1,11 @@
 //! What proxies say to each other.
 //!
-//! Heartbeats and their answers travel in QUIC datagrams, all else on streams.
+//! Heartbeats, their answers and words travel in QUIC datagrams, all else on streams.
 //!
 //! ```text
-//!  every proxy      Heartbeat ⇄ HeartbeatAck, MemberUpdate (flooded), Proximity
+//!  every proxy      Heartbeat ⇄ HeartbeatAck, Word, ClusterWord          (membership)
+//!                   MemberUpdate, Have, Want, Prune                      (gossip)
+//!                   Compare, Buckets, Differ, Keys                       (gossip)
 //!  JAP  → RAP       CountReport,  answered by CountAck
 //!  IAP  → RAP       Resolve (or in-band, by a tunnel packet), answered by CandidateList
 //!  JAP  → IAP       NoTarget
@@ -25,6 +27,7 @@ macro_rules! unbounded {
 }
 
 mod flows;
+mod gossip;
 mod leases;
 mod membership;
 mod proximity;
@@ -33,13 +36,17 @@ mod rendezvous;
 use crate::envelope::messages;
 
 pub use flows::{FlowRecords, FlowsGone, FlowsHanded, FlowsWanted};
+pub use gossip::{Buckets, ClusterKey, Compare, Differ, Have, Keys, MemberKey, Prune, Want};
 pub use leases::{AgentLink, Lease, LeaseAck, LeaseReplica, LeaseState, LeaseTaken};
-pub use membership::{Heartbeat, HeartbeatAck, MemberRecord, MemberState, MemberUpdate};
-pub use proximity::Proximity;
+pub use membership::{
+    ClusterRecord, ClusterWord, Heartbeat, HeartbeatAck, MemberRecord, MemberState, MemberUpdate,
+    Word,
+};
+pub use proximity::Coordinate;
 pub use rendezvous::{CandidateList, CountAck, CountReport, NoTarget, Resolve};
 
 messages! {
-    /// What a proxy says to another.
+    /// What a proxy says to another. Kind 4 is not used any more.
     OverlayMessage {
         /// Are you there?
         1 => Heartbeat,
@@ -47,8 +54,6 @@ messages! {
         2 => HeartbeatAck,
         /// News of members.
         3 => MemberUpdate,
-        /// How far clusters are from the sender.
-        4 => Proximity,
         /// How many targets the sender holds for a group.
         5 => CountReport,
         /// Answers [`CountReport`].
@@ -59,6 +64,24 @@ messages! {
         8 => CandidateList,
         /// The sender has no target of a group, though a packet came for one.
         9 => NoTarget,
+        /// Whether the sender hears a mate.
+        10 => Word,
+        /// Whether the sender hears a cluster.
+        11 => ClusterWord,
+        /// Records that the sender could push.
+        12 => Have,
+        /// Records that the sender wishes.
+        13 => Want,
+        /// What was pushed was known.
+        14 => Prune,
+        /// Is your table like mine?
+        15 => Compare,
+        /// Answers [`Compare`].
+        16 => Buckets,
+        /// Answers [`Buckets`].
+        17 => Differ,
+        /// Answers [`Differ`].
+        18 => Keys,
         /// Leases of the sender, to its heir.
         20 => LeaseReplica,
         /// Answers [`LeaseReplica`].

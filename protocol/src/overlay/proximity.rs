@@ -1,18 +1,14 @@
-//! How far proxies are from each other.
+//! How far proxies are from each other, foretold by coordinates.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ids::ClusterId, limits::MAX_CLUSTERS};
-
-/// How far clusters are from the sender's: the least round-trip time to a proxy of each.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proximity {
-    /// Cluster and round-trip time in units of 0.1 ms; at most [`MAX_CLUSTERS`].
-    pub round_trips: Vec<(ClusterId, u16)>,
-}
-
-impl Proximity {
-    pub(super) fn check(&self) -> Result<(), &'static str> {
-        if self.round_trips.len() > MAX_CLUSTERS { Err("clusters") } else { Ok(()) }
-    }
+/// A network coordinate after Vivaldi (Dabek et al., SIGCOMM 2004): four dimensions and a height,
+/// in units of 0.1 ms. The round-trip time between two proxies is about the Euclidean distance of
+/// their positions plus both heights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coordinate {
+    /// The position.
+    pub position: [i16; 4],
+    /// The way from the proxy to where the position is: its access line, as it were.
+    pub height: u16,
 }

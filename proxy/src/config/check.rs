@@ -272,7 +272,7 @@ fn numbers(file: &file::File, found: &mut Found) -> Numbers {
     let span = |spanned: &Option<file::Span>, default| {
         spanned.as_ref().map_or((default, 0), |s| (s.get_ref().into_inner(), s.span().start))
     };
-    let (heartbeat, at) = span(&file.overlay.heartbeat, Duration::from_millis(200));
+    let (heartbeat, at) = span(&file.overlay.heartbeat, pias_overlay::DEFAULT_HEARTBEAT);
     if heartbeat < Duration::from_millis(20) || heartbeat > Duration::from_secs(10) {
         bad(at, "heartbeat: from 20ms to 10s".to_owned());
     }

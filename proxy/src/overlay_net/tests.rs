@@ -72,8 +72,8 @@ async fn messages_between_proxies_arrive_in_order_both_ways() {
     for percent in [25, 50, 100] {
         assert_eq!(nyc.hear_from(fra.id).await, count(percent).into());
     }
-    nyc.say(&fra, Delivery::Datagram, Heartbeat { sequence: 7 });
-    assert_eq!(fra.hear_from(nyc.id).await, Heartbeat { sequence: 7 }.into());
+    nyc.say(&fra, Delivery::Datagram, Heartbeat { sequence: 7, asks: true });
+    assert_eq!(fra.hear_from(nyc.id).await, Heartbeat { sequence: 7, asks: true }.into());
     assert_eq!(nyc.net.open_connections(), 1, "the answer uses the connection that is there");
 }
 
@@ -154,7 +154,7 @@ async fn a_peer_that_restarted_is_reached_again_at_once() {
     let mut nyc = Proxy::at(&operator, "nyc1", port);
     let heard = tokio::time::timeout(PATIENCE, async {
         loop {
-            fra.say(&nyc, Delivery::Datagram, Heartbeat { sequence: 1 });
+            fra.say(&nyc, Delivery::Datagram, Heartbeat { sequence: 1, asks: true });
             let next = tokio::time::timeout(Duration::from_millis(20), nyc.inputs.recv());
             if let Ok(Some(input)) = next.await {
                 break input;

@@ -1,0 +1,550 @@
+//! What a record changes: whether it is believed, what follows from it, and who is told next.
+//!
+//! | what comes | what happens |
+//! | --- | --- |
+//! | the own death | denied with a higher incarnation, or version |
+//! | a death of one that was just heard | not believed; the accused is told |
+//! | a death found by comparing tables | believed if the accused does not deny it in time |
+//! | dead and unknown | not worth remembering |
+//! | newer than what is known | believed, and passed on |
+
+use pias_protocol::{
+    hash,
+    ids::{ClusterId, ProxyId},
+    overlay::{ClusterRecord, Heartbeat, MemberRecord, MemberState, MemberUpdate},
+    time::Time,
+};
+
+use super::{
+    Due, MemberEvent, Membership,
+    doubt::Claim,
+    duty,
+    merge::{Change, alive, change, implausible},
+    observe::Verdict,
+    peer::{Mate, Peer},
+    records,
+    spread::{Spread, Subject},
+    table::Member,
+    tell,
+    watch::ClusterVerdict,
+};
+use crate::{
+    limits::{MAX_MEMBERS, PUSHERS},
+    notice::{GoneWhy, Notice},
+    outbox::Outbox,
+    timing::{LEARN_INTERVAL, SPEAK_ALONE},
+};
+
+/// How a record came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    /// As news.
+    Pushed,
+    /// By comparing tables.
+    Compared,
+    /// By comparing tables, and nobody denied it.
+    Undenied,
+}
+
+/// What came of a message.
+#[derive(Debug, Default)]
+struct Learned {
+    news: Vec<Subject>,
+    /// Records that were known already, but for those of mates: several observers speak of these.
+    known: usize,
+}
+
+/// A record that is believed.
+struct Accepted {
+    id: ProxyId,
+    change: Change,
+    /// Whether it took part before, in another cluster.
+    moved: bool,
+}
+
+impl Membership {
+    /// Records came.
+    pub(super) fn update(
+        &mut self,
+        from: ProxyId,
+        update: &MemberUpdate,
+        now: Time,
+        events: &mut Vec<MemberEvent>,
+        out: &mut Outbox,
+    ) {
+        let came = if update.pushed { Came::Pushed } else { Came::Compared };
+        let mut learned = Learned::default();
+        self.learn_members(from, &update.members, came, now, &mut learned, events, out);
+        for record in &update.clusters {
+            self.learn_cluster(from, *record, came, now, &mut learned, events, out);
+        }
+        self.in_touch = true;
+        if !update.pushed {
+            if self.synced {
+                self.spread.announce(&learned.news, from, now, out);
+            } else {
+                self.teacher = Some(from);
+                self.timers.set_by(Due::Exchange, now + LEARN_INTERVAL / 2);
+            }
+        } else if !learned.news.is_empty() {
+            self.neighbours.set_eager(from, true);
+            let (table, neighbours) = (&self.table, &self.neighbours);
+            self.spread.push(&learned.news, from, table, neighbours, now, out);
+        } else if learned.known > 0 && learned.known == update.members.len() + update.clusters.len()
+        {
+            Spread::duplicate(from, &mut self.neighbours, out);
+        }
+        self.heard(from, now, out);
+    }
+
+    /// Believes what nobody denied.
+    pub(super) fn believe(&mut self, now: Time, events: &mut Vec<MemberEvent>, out: &mut Outbox) {
+        let (mut members, mut learned) = (Vec::new(), Learned::default());
+        for claim in self.doubts.ripe(now) {
+            match claim {
+                Claim::Member(record) => members.push(record),
+                Claim::Cluster(record) => {
+                    let came = Came::Undenied;
+                    let from = self.own_id;
+                    self.learn_cluster(from, record, came, now, &mut learned, events, out);
+                }
+            }
+        }
+        self.learn_members(self.own_id, &members, Came::Undenied, now, &mut learned, events, out);
+        self.push_news(&learned.news, now, out);
+        if let Some(at) = self.doubts.next() {
+            self.timers.set_by(Due::Doubt, at);
+        }
+    }
+
+    fn push_news(&mut self, news: &[Subject], now: Time, out: &mut Outbox) {
+        self.spread.push(news, self.own_id, &self.table, &self.neighbours, now, out);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "who says it, what, how, and what comes of it")]
+    fn learn_members(
+        &mut self,
+        from: ProxyId,
+        records: &[MemberRecord],
+        came: Came,
+        now: Time,
+        learned: &mut Learned,
+        events: &mut Vec<MemberEvent>,
+        out: &mut Outbox,
+    ) {
+        let mut clusters = Vec::new();
+        let mut accepted = Vec::new();
+        let mut room = MAX_MEMBERS.saturating_sub(self.table.known());
+        for (_, records) in records::by_cluster(records) {
+            let mut members = Vec::new();
+            for record in &records {
+                if let Some(what) = self.weigh(from, record, came, now, &mut room, learned, out) {
+                    accepted.push(what);
+                    members.push(Member::of(record));
+                }
+            }
+            if let (Some(first), false) = (records.first(), members.is_empty()) {
+                clusters.push((first.cluster.as_str(), members));
+            }
+        }
+        if accepted.is_empty() {
+            return;
+        }
+        let live_clusters = self.table.live_clusters();
+        self.change().put_all(clusters);
+        for what in accepted {
+            learned.news.push(Subject::Member(what.id));
+            let why = match self.table.get(what.id).map(|(_, member)| member.state) {
+                Some(MemberState::Left) => GoneWhy::Left,
+                _ => GoneWhy::Rumour,
+            };
+            self.follow(&what, why, now, events, out);
+        }
+        if self.table.live_clusters() != live_clusters {
+            self.watch.reconsider(now);
+        }
+    }
+
+    /// Whether a record of a member is news that is believed.
+    #[expect(clippy::too_many_arguments, reason = "as the caller's")]
+    fn weigh(
+        &mut self,
+        from: ProxyId,
+        record: &MemberRecord,
+        came: Came,
+        now: Time,
+        room: &mut usize,
+        learned: &mut Learned,
+        out: &mut Outbox,
+    ) -> Option<Accepted> {
+        let id = ProxyId::of(&record.name);
+        if id == self.own_id {
+            self.deny(from, record, now, out);
+            return None;
+        }
+        let refuse = |why, out: &mut Outbox| {
+            out.notice(Notice::RecordRefused { name: record.name.clone(), why });
+            None
+        };
+        if let Some(why) = implausible(self.addresses, record) {
+            return refuse(why, out);
+        }
+        let of = ClusterId::of(&record.cluster);
+        let Some((cluster, member)) = self.table.get(id) else {
+            // The dead that nobody here knew are not worth remembering.
+            if !alive(record.state) {
+                return None;
+            }
+            if *room == 0 {
+                out.counters.table_full += 1;
+                return None;
+            }
+            *room -= 1;
+            return Some(Accepted { id, change: Change::Up, moved: false });
+        };
+        if *member.who.name != *record.name {
+            return refuse("its id is that of another name: rename it", out);
+        }
+        let old = (member.incarnation, member.state);
+        let change = change(old, (record.incarnation, record.state));
+        if change == Change::Stale {
+            let mate = of == self.cluster;
+            learned.known += usize::from(!mate && old == (record.incarnation, record.state));
+            return None;
+        }
+        let moved = cluster.id != of && !cluster.down && alive(old.1);
+        if record.state == MemberState::Down && !cluster.down && alive(old.1) {
+            // Who lost its own way to a proxy must not take it from those who hear it. The proxy is
+            // told, and denies it.
+            let heard = self.observe.just_heard(&self.peers, id, now);
+            if heard || (came == Came::Compared && self.doubt_member(id, record, now)) {
+                let members = vec![record.clone()];
+                out.send(id, MemberUpdate { pushed: false, clusters: vec![], members });
+                return None;
+            }
+        }
+        Some(Accepted { id, change, moved })
+    }
+
+    fn doubt_member(&mut self, id: ProxyId, record: &MemberRecord, now: Time) -> bool {
+        let claim = Claim::Member(record.clone());
+        let doubted = self.doubts.doubt(Subject::Member(id), claim, now);
+        if let Some(at) = self.doubts.next() {
+            self.timers.set_by(Due::Doubt, at);
+        }
+        doubted
+    }
+
+    /// What follows from a record that was taken into the table.
+    fn follow(
+        &mut self,
+        what: &Accepted,
+        why: GoneWhy,
+        now: Time,
+        events: &mut Vec<MemberEvent>,
+        out: &mut Outbox,
+    ) {
+        let id = what.id;
+        let Some((cluster, member)) = self.table.get(id) else { return };
+        let (cluster_id, down, lives) = (cluster.id, cluster.down, alive(member.state));
+        let (name, of, state) =
+            (member.who.name.to_string(), cluster.name.to_string(), member.state);
+        if cluster_id == self.cluster {
+            self.mate_changed(id, lives, what.change, now);
+        } else if self.peers.get(&id).is_some_and(|peer| peer.mate.is_some()) {
+            self.peers.remove(&id);
+        }
+        if lives {
+            self.forget.alive(id);
+        } else {
+            self.forget.dead(id, now);
+        }
+        if what.change != Change::Same && self.watch.concerns(cluster_id) {
+            self.watch.reconsider(now);
+        }
+        if !lives && self.neighbours.contains(id) {
+            self.neighbours.gone(id);
+            self.tend_soon(now);
+        }
+        if down {
+            return;
+        }
+        let restarted = what.change == Change::Restarted || what.moved;
+        if restarted || what.change == Change::Gone {
+            let why = if restarted { GoneWhy::Restarted } else { why };
+            out.notice(Notice::ProxyGone { name: name.clone(), why });
+            events.push(MemberEvent::Gone(id));
+        }
+        if restarted || matches!(what.change, Change::Up | Change::Draining) {
+            announce(id, name, of, state, events, out);
+        }
+    }
+
+    /// A mate came, went, or denied something.
+    fn mate_changed(&mut self, id: ProxyId, lives: bool, change: Change, now: Time) {
+        if change == Change::Same {
+            return;
+        }
+        self.observe.settled(id);
+        let peer = self.peers.entry(id).or_insert_with(Peer::new);
+        let known = peer.mate.is_some();
+        let mate = peer.mate.get_or_insert_with(|| Mate::new(now));
+        if !lives {
+            mate.dead();
+        } else if known && (change != Change::Draining || !mate.alive) {
+            mate.expect(now);
+        }
+        self.observe.look_at(mate.silent_at);
+        self.tend_soon(now);
+    }
+
+    /// Denies a wrong record of this proxy, also to who told it.
+    fn deny(&mut self, from: ProxyId, rumour: &MemberRecord, now: Time, out: &mut Outbox) {
+        let newer = rumour.incarnation > self.own.incarnation;
+        let graver = rumour.incarnation == self.own.incarnation && rumour.state > self.own.state;
+        if newer || graver {
+            self.own.incarnation = rumour.incarnation.saturating_add(1);
+            self.observe.accused();
+            out.notice(Notice::Refuted { incarnation: self.own.incarnation });
+            self.say_own(Some(from), now, out);
+        }
+    }
+
+    /// A mate is dead, as this proxy found out itself.
+    pub(super) fn declare(
+        &mut self,
+        verdict: Verdict,
+        now: Time,
+        events: &mut Vec<MemberEvent>,
+        out: &mut Outbox,
+    ) {
+        let id = verdict.proxy;
+        let Some((cluster, member)) = self.table.get(id).filter(|(_, m)| alive(m.state)) else {
+            return;
+        };
+        let (name, dead) =
+            (cluster.name.clone(), Member { state: MemberState::Down, ..member.clone() });
+        self.change().put(&name, vec![dead]);
+        let what = Accepted { id, change: Change::Gone, moved: false };
+        self.follow(&what, GoneWhy::Silent, now, events, out);
+        if !verdict.witnessed {
+            return self.keep_quiet(id, now, out);
+        }
+        // All observers know by now; a few of them tell the world.
+        let liking = |mate: ProxyId| hash::mix(id.0, mate.0);
+        let own = liking(self.own_id);
+        let news = [Subject::Member(id)];
+        if self.mates().filter(|&mate| liking(mate) > own).count() < PUSHERS {
+            self.push_news(&news, now, out);
+        } else {
+            self.spread.announce(&news, self.own_id, now, out);
+        }
+    }
+
+    /// This proxy may be the one that is cut off: it speaks when it has heard somebody else.
+    fn keep_quiet(&mut self, dead: ProxyId, now: Time, out: &mut Outbox) {
+        for id in self.neighbours.chosen() {
+            out.send_datagram(id, Heartbeat { sequence: now.as_micros(), asks: true });
+        }
+        self.unspoken.insert(dead, now);
+        self.timers.set_by(Due::Speak, now + SPEAK_ALONE);
+    }
+
+    /// Says what this proxy alone found out, if it has heard anybody since. Else those that compare
+    /// tables with it hear of it, and doubt it.
+    pub(super) fn speak_alone(&mut self, now: Time, out: &mut Outbox) {
+        let far = self.peers.values().filter(|peer| peer.mate.is_none());
+        let heard = far.filter_map(|peer| peer.heard).max();
+        let dead = std::mem::take(&mut self.unspoken);
+        let sure = dead.into_iter().filter(|&(id, since)| {
+            heard.is_some_and(|heard| heard > since) && !self.table.is_alive(id)
+        });
+        let news: Vec<_> = sure.map(|(id, _)| Subject::Member(id)).collect();
+        if !news.is_empty() {
+            self.push_news(&news, now, out);
+        }
+    }
+
+    // Clusters.
+
+    #[expect(clippy::too_many_arguments, reason = "as members, and who says it")]
+    fn learn_cluster(
+        &mut self,
+        from: ProxyId,
+        record: ClusterRecord,
+        came: Came,
+        now: Time,
+        learned: &mut Learned,
+        events: &mut Vec<MemberEvent>,
+        out: &mut Outbox,
+    ) {
+        let id = record.cluster;
+        let Some(cluster) = self.table.cluster(id) else { return };
+        let moved = record.stamp > cluster.stamp;
+        let newer = (record.version, record.down) > (cluster.version, cluster.down);
+        if !moved && !newer {
+            let same = record.version == cluster.version && record.stamp == cluster.stamp;
+            learned.known += usize::from(same && id != self.cluster);
+            return;
+        }
+        if moved {
+            self.change().edit(id, |cluster| {
+                cluster.stamp = record.stamp;
+                cluster.coordinate = record.coordinate;
+            });
+            self.spread.push_later(Subject::Cluster(id), from, now);
+        }
+        if newer {
+            if id == self.cluster && record.down {
+                self.deny_cluster(record.version, now, events, out);
+            } else if !self.doubted_cluster(record, came, now, out) {
+                self.turn_cluster(record, now, events, out);
+                learned.news.push(Subject::Cluster(id));
+            }
+        }
+    }
+
+    /// Whether the loss of a cluster is not believed, or not yet; then its members are told.
+    fn doubted_cluster(
+        &mut self,
+        record: ClusterRecord,
+        came: Came,
+        now: Time,
+        out: &mut Outbox,
+    ) -> bool {
+        let Some(cluster) = self.table.cluster(record.cluster) else { return false };
+        if !record.down || cluster.living() == 0 {
+            return false;
+        }
+        let accused = duty::delegate(cluster, self.cluster);
+        let subject = Subject::Cluster(record.cluster);
+        let doubted = self.watch.hears(record.cluster, now)
+            || (came == Came::Compared && self.doubts.doubt(subject, Claim::Cluster(record), now));
+        if doubted {
+            if let Some(accused) = accused {
+                let update =
+                    MemberUpdate { pushed: false, clusters: vec![record], members: vec![] };
+                out.send(accused, update);
+            }
+            if let Some(at) = self.doubts.next() {
+                self.timers.set_by(Due::Doubt, at);
+            }
+        }
+        doubted
+    }
+
+    /// A cluster is down, or was not.
+    fn turn_cluster(
+        &mut self,
+        record: ClusterRecord,
+        now: Time,
+        events: &mut Vec<MemberEvent>,
+        out: &mut Outbox,
+    ) {
+        let Some(cluster) = self.table.cluster(record.cluster) else { return };
+        let turned = cluster.down != record.down;
+        let name = cluster.name.to_string();
+        let members: Vec<_> =
+            cluster.standing().map(|m| (m.id, m.who.name.to_string(), m.state)).collect();
+        self.change().edit(record.cluster, |cluster| {
+            cluster.version = record.version;
+            cluster.down = record.down;
+        });
+        if !turned {
+            return;
+        }
+        self.forget.cluster(record.cluster, record.down, now);
+        self.watch.reconsider(now);
+        self.tend_soon(now);
+        let proxies = members.len();
+        if record.down {
+            out.notice(Notice::ClusterGone { name, proxies });
+            for (id, ..) in members {
+                self.neighbours.gone(id);
+                events.push(MemberEvent::Gone(id));
+            }
+        } else {
+            out.notice(Notice::ClusterUp { name, proxies });
+            for (id, _, state) in members {
+                events.push(MemberEvent::Up(id));
+                if state == MemberState::Draining {
+                    events.push(MemberEvent::Draining(id));
+                }
+            }
+        }
+    }
+
+    /// Denies that the own cluster is down. Who has just started vouches only for those it heard:
+    /// the others are dead until they say otherwise.
+    fn deny_cluster(
+        &mut self,
+        version: u32,
+        now: Time,
+        events: &mut Vec<MemberEvent>,
+        out: &mut Outbox,
+    ) {
+        let unheard = |(&id, peer): (&ProxyId, &Peer)| {
+            let mate = peer.mate.as_ref().filter(|mate| mate.alive && !mate.met);
+            mate.filter(|_| peer.heard.is_none()).map(|_| id)
+        };
+        let unheard: Vec<_> = self.peers.iter().filter_map(unheard).collect();
+        let mut news = Vec::new();
+        for id in unheard {
+            news.push(Subject::Member(id));
+            self.declare(Verdict { proxy: id, witnessed: false }, now, events, out);
+        }
+        let own = self.cluster;
+        self.change().edit(own, |cluster| cluster.version = version.saturating_add(1));
+        out.notice(Notice::ClusterRefuted { version: version.saturating_add(1) });
+        news.push(Subject::Cluster(own));
+        self.push_news(&news, now, out);
+        let to: Vec<_> = self.mates().collect();
+        for update in records::named(&self.table, &[Subject::Cluster(own)], true) {
+            tell(&to, &update, out);
+        }
+    }
+
+    /// A cluster is down, as this proxy found out itself.
+    pub(super) fn declare_cluster(
+        &mut self,
+        verdict: ClusterVerdict,
+        now: Time,
+        events: &mut Vec<MemberEvent>,
+        out: &mut Outbox,
+    ) {
+        let Some(cluster) = self.table.cluster(verdict.cluster) else { return };
+        if cluster.living() == 0 {
+            return;
+        }
+        let version = cluster.version.saturating_add(1);
+        let record = ClusterRecord { version, down: true, ..cluster.record() };
+        self.turn_cluster(record, now, events, out);
+        let news = [Subject::Cluster(verdict.cluster)];
+        if verdict.witnessed {
+            self.push_news(&news, now, out);
+        }
+        // Mates share the fate of this proxy, and its view.
+        let to: Vec<_> = self.mates().collect();
+        for update in records::named(&self.table, &news, true) {
+            tell(&to, &update, out);
+        }
+    }
+}
+
+/// A proxy takes part: says so inside and outside.
+fn announce(
+    id: ProxyId,
+    name: String,
+    cluster: String,
+    state: MemberState,
+    events: &mut Vec<MemberEvent>,
+    out: &mut Outbox,
+) {
+    events.push(MemberEvent::Up(id));
+    if state == MemberState::Draining {
+        events.push(MemberEvent::Draining(id));
+        out.notice(Notice::ProxyDraining { name });
+    } else {
+        out.notice(Notice::ProxyUp { name, cluster });
+    }
+}

@@ -1,0 +1,261 @@
+//! Epidemic broadcast trees: Plumtree (Leitão, Pereira and Rodrigues, SRDS 2007) over records.
+//!
+//! ```text
+//!  news ──► pushed to eager neighbours at once          duplicate: Prune, the way becomes lazy
+//!      └──► announced to lazy ones within 100 ms        not pushed 300 ms later: Want, it becomes eager
+//! ```
+//! A record is its own message id, and the table of members tells what was seen: nothing else is
+//! kept. Two ways stay eager whatever happens, as news comes from many sources.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
+
+use pias_protocol::{
+    ids::{ClusterId, ProxyId},
+    limits::{MAX_CLUSTERS_PER_MESSAGE, MAX_KEYS_PER_MESSAGE},
+    overlay::{ClusterKey, Have, MemberKey, MemberUpdate, Prune, Want},
+    time::Time,
+};
+
+use super::{merge::alive, neighbours::Neighbours, records, table::Table};
+use crate::{
+    limits::{MAX_FRESH, MAX_MISSING, MIN_EAGER, WANT_ATTEMPTS},
+    outbox::Outbox,
+    timing::{ANNOUNCE, GRAFT, GRAFT_AGAIN, PUSH_BATCH},
+};
+
+/// No proxy's id: its name would have to hash to zero.
+const NOBODY: ProxyId = ProxyId(0);
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
+    Cluster(ClusterId),
+    Member(ProxyId),
+}
+
+/// A record that was announced, and which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    Cluster(ClusterKey),
+    Member(MemberKey),
+}
+
+#[derive(Clone, Debug)]
+struct Missing {
+    key: Key,
+    due: Time,
+    from: ProxyId,
+    attempts: u8,
+}
+
+/// Broadcasts and their repair.
+#[derive(Debug, Default)]
+pub(super) struct Spread {
+    /// What lazy neighbours are not told yet, and where it came from.
+    fresh: BTreeMap<Subject, ProxyId>,
+    /// What is pushed in batches, as nothing is urgent there, and where it came from.
+    batch: BTreeMap<Subject, ProxyId>,
+    missing: BTreeMap<Subject, Missing>,
+    announce_at: Option<Time>,
+    batch_at: Option<Time>,
+    graft_at: Option<Time>,
+}
+
+impl Spread {
+    /// When [`Spread::tick`] is due.
+    pub(super) fn next(&self) -> Option<Time> {
+        [self.announce_at, self.batch_at, self.graft_at].into_iter().flatten().min()
+    }
+
+    /// News to be pushed on: `from` another proxy, or of the own making.
+    pub(super) fn push(
+        &mut self,
+        news: &[Subject],
+        from: ProxyId,
+        table: &Table,
+        neighbours: &Neighbours,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let to: Vec<_> = neighbours.of(true, from).collect();
+        for update in records::named(table, news, true) {
+            send_to(&to, &update, out);
+        }
+        self.announce(news, from, now, out);
+    }
+
+    /// News that is only announced: somebody else pushes it, or nobody needs it at once.
+    pub(super) fn announce(
+        &mut self,
+        news: &[Subject],
+        from: ProxyId,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        for &subject in news {
+            if self.fresh.len() < MAX_FRESH || self.fresh.contains_key(&subject) {
+                self.fresh.insert(subject, from);
+            } else {
+                out.counters.table_full += 1;
+            }
+        }
+        if !self.fresh.is_empty() {
+            self.announce_at.get_or_insert(now + ANNOUNCE);
+        }
+    }
+
+    /// News that need not be everywhere at once, as a cluster's coordinate.
+    pub(super) fn push_later(&mut self, subject: Subject, from: ProxyId, now: Time) {
+        self.batch.insert(subject, from);
+        self.batch_at.get_or_insert(now + PUSH_BATCH);
+    }
+
+    /// What was pushed by a neighbour was known: one way is enough.
+    pub(super) fn duplicate(from: ProxyId, neighbours: &mut Neighbours, out: &mut Outbox) {
+        if neighbours.eager() > MIN_EAGER {
+            neighbours.set_eager(from, false);
+            out.send(from, Prune {});
+        }
+    }
+
+    /// A neighbour says what it has.
+    pub(super) fn have(
+        &mut self,
+        from: ProxyId,
+        have: &Have,
+        table: &Table,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let clusters =
+            have.clusters.iter().map(|&key| (Subject::Cluster(key.cluster), Key::Cluster(key)));
+        let members =
+            have.members.iter().map(|&key| (Subject::Member(key.proxy), Key::Member(key)));
+        for (subject, key) in clusters.chain(members) {
+            if !lacks(table, key) {
+                continue;
+            }
+            let full = self.missing.len() >= MAX_MISSING;
+            if full && !self.missing.contains_key(&subject) {
+                out.counters.table_full += 1;
+                continue;
+            }
+            let due = now + GRAFT;
+            let missing =
+                self.missing.entry(subject).or_insert(Missing { key, due, from, attempts: 0 });
+            if missing.attempts > 0 {
+                // Who was asked before may be gone.
+                missing.from = from;
+            }
+            self.graft_at = Some(self.graft_at.map_or(missing.due, |at| at.min(missing.due)));
+        }
+    }
+
+    /// Announces, pushes and asks for what is due.
+    pub(super) fn tick(
+        &mut self,
+        table: &Table,
+        neighbours: &mut Neighbours,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        if self.announce_at.is_some_and(|at| at <= now) {
+            self.announce_at = None;
+            let fresh = mem::take(&mut self.fresh);
+            for to in neighbours.of(false, NOBODY) {
+                let news =
+                    fresh.iter().filter(|(_, from)| **from != to).map(|(&subject, _)| subject);
+                for have in haves(table, news) {
+                    out.send(to, have);
+                }
+            }
+        }
+        if self.batch_at.is_some_and(|at| at <= now) {
+            self.batch_at = None;
+            let batch = mem::take(&mut self.batch);
+            for to in neighbours.of(true, NOBODY) {
+                let news = batch.iter().filter(|(_, from)| **from != to);
+                let news: Vec<_> = news.map(|(&subject, _)| subject).collect();
+                for update in records::named(table, &news, true) {
+                    out.send(to, update);
+                }
+            }
+            for (&subject, &from) in &batch {
+                self.announce(&[subject], from, now, out);
+            }
+        }
+        if self.graft_at.is_some_and(|at| at <= now) {
+            self.graft(table, neighbours, now, out);
+        }
+    }
+
+    /// Asks for what was announced and did not come.
+    fn graft(&mut self, table: &Table, neighbours: &mut Neighbours, now: Time, out: &mut Outbox) {
+        self.missing.retain(|_, m| m.attempts < WANT_ATTEMPTS && lacks(table, m.key));
+        let mut wants: BTreeMap<ProxyId, Want> = BTreeMap::new();
+        for (&subject, missing) in self.missing.iter_mut().filter(|(_, m)| m.due <= now) {
+            let want = wants.entry(missing.from).or_insert(Want { eager: true, ..Want::default() });
+            match subject {
+                Subject::Cluster(id) if want.clusters.len() < MAX_CLUSTERS_PER_MESSAGE => {
+                    want.clusters.push(id);
+                }
+                Subject::Member(id) if want.members.len() < MAX_KEYS_PER_MESSAGE => {
+                    want.members.push(id);
+                }
+                _ => continue,
+            }
+            missing.attempts += 1;
+            missing.due = now + GRAFT_AGAIN;
+        }
+        for (from, want) in wants {
+            neighbours.set_eager(from, true);
+            out.send(from, want);
+        }
+        self.graft_at = self.missing.values().map(|missing| missing.due).min();
+    }
+}
+
+/// Sends one message to several.
+pub(super) fn send_to(to: &[ProxyId], update: &MemberUpdate, out: &mut Outbox) {
+    for &id in to {
+        out.send(id, update.clone());
+    }
+}
+
+/// Whether an announced record is news here. The dead that nobody here knew are not.
+fn lacks(table: &Table, key: Key) -> bool {
+    match key {
+        Key::Cluster(key) => table.cluster(key.cluster).is_some_and(|cluster| {
+            (key.version, key.down) > (cluster.version, cluster.down) || key.stamp > cluster.stamp
+        }),
+        Key::Member(key) => match table.get(key.proxy) {
+            Some((_, member)) => (key.incarnation, key.state) > (member.incarnation, member.state),
+            None => alive(key.state),
+        },
+    }
+}
+
+/// Announcements of what the table holds of some subjects.
+fn haves(table: &Table, news: impl Iterator<Item = Subject>) -> Vec<Have> {
+    let mut haves = vec![Have::default()];
+    let subjects: BTreeSet<_> = news.collect();
+    for subject in subjects {
+        let full = haves.last().is_none_or(|have| {
+            have.clusters.len() >= MAX_CLUSTERS_PER_MESSAGE
+                || have.members.len() >= MAX_KEYS_PER_MESSAGE
+        });
+        if full {
+            haves.push(Have::default());
+        }
+        let Some(have) = haves.last_mut() else { continue };
+        match subject {
+            Subject::Cluster(id) => have.clusters.extend(table.cluster(id).map(|c| c.key())),
+            Subject::Member(id) => have.members.extend(table.get(id).map(|(_, m)| m.key())),
+        }
+    }
+    haves.retain(|have| !have.clusters.is_empty() || !have.members.is_empty());
+    haves
+}
