@@ -142,7 +142,6 @@ impl Node {
     }
 
     /// Something that the datapath saw.
-    #[expect(clippy::needless_pass_by_value, reason = "events are consumed, as messages are")]
     pub fn handle_event(&mut self, event: ForwardingEvent, now: Time) {
         let (world, out) = (&self.world, &mut self.out);
         match event {

@@ -43,7 +43,7 @@ impl Pipeline {
         let (from, target) = (embedded.source, embedded.destination);
         let known = self.nat.reverse(embedded.protocol, target, from);
         let Some(&flow) = known.and_then(|handle| self.nat.get(handle)) else {
-            if let Some(verdict) = self.to_owner(view, tunnelled) {
+            if let Some(verdict) = self.for_owner(view, tunnelled) {
                 return verdict;
             }
             return self.error_about_probe(packet, &view.ip, &embedded, message, side);

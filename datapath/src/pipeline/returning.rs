@@ -29,7 +29,7 @@ impl Pipeline {
                 let live = self.nat.reverse(transport.protocol, target, nat);
                 match live.or_else(|| self.orphan_of(&transport, now, side)) {
                     Some(handle) => self.give_back(packet, view, &transport, handle, now, side),
-                    None => match self.to_owner(view, tunnelled) {
+                    None => match self.for_owner(view, tunnelled) {
                         Some(verdict) => verdict,
                         None => self.probe_answer(packet, view, &transport, side),
                     },

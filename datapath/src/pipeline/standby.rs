@@ -130,7 +130,7 @@ impl Pipeline {
 
     /// A packet to a NAT address that nothing is known of here: to the proxy that has its flow, or
     /// whose address it is. Packets that came from there are not sent back.
-    pub(super) fn to_owner(&mut self, view: &View, tunnelled: bool) -> Option<Verdict> {
+    pub(super) fn for_owner(&mut self, view: &View, tunnelled: bool) -> Option<Verdict> {
         if tunnelled || self.config.nat.contains(&view.ip.destination) {
             return None;
         }
