@@ -1,11 +1,11 @@
-//! Draining a target breaks nothing, under load: 1,000 open TCP
+//! Draining a proxy or a target breaks nothing, under load: 1,000 open TCP
 //! connections and 2,000 UDP queries per second.
 
 use std::time::Duration;
 
-use pias_lab::{Crowd, HoldReport, Lab, QueryReport, clock};
+use pias_lab::{Crowd, HoldReport, Lab, QueryReport, Signal, clock, wait_until};
 
-use crate::stage::{Stage, anycast, leave, service};
+use crate::stage::{Stage, anycast, leave, service, since};
 use crate::watch::{ECHO_PORT, serve};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -56,6 +56,22 @@ impl<'lab> Load<'lab> {
         assert!(held.lost().is_empty(), "{:?}", held.lost());
         assert_eq!(held.open(), CONNECTIONS);
     }
+}
+
+#[test]
+fn draining_a_proxy_loses_no_query_and_no_connection() {
+    let Some(lab) = Stage::shared() else { return };
+    let joins = serve(&lab, "fra-t1", 200);
+    let proxy = joins[0].joins().pop().expect("a join").proxy;
+    let load = Load::start(&lab, 200);
+    let event = clock();
+    lab.host(&proxy).kill("piasd", Signal::SIGTERM).expect("piasd runs");
+    wait_until(30 * SECOND, "piasd to stop", || !lab.host(&proxy).runs("piasd")).expect("it stops");
+    println!("drain of {proxy}: stopped after {:.1?}", since(event));
+    load.unharmed("drain of a proxy", event, clock() + 2 * SECOND);
+    lab.host(&proxy).restart("piasd").expect("piasd starts again");
+    lab.wait_proxies().expect("it is announced again");
+    leave(joins);
 }
 
 #[test]
