@@ -121,6 +121,16 @@ impl Spread {
         }
     }
 
+    /// A neighbour announces: it does not push to this proxy. Both see the way alike from now on, and
+    /// it stays eager if too few are.
+    pub(super) fn lazy(from: ProxyId, neighbours: &mut Neighbours, out: &mut Outbox) {
+        neighbours.set_eager(from, false);
+        if neighbours.eager() < MIN_EAGER && neighbours.contains(from) {
+            neighbours.set_eager(from, true);
+            out.send(from, Want { eager: true, ..Want::default() });
+        }
+    }
+
     /// A neighbour says what it has.
     pub(super) fn have(
         &mut self,
@@ -144,9 +154,12 @@ impl Spread {
                 continue;
             }
             let due = now + GRAFT;
-            let missing =
-                self.missing.entry(subject).or_insert(Missing { key, due, from, attempts: 0 });
-            if missing.attempts > 0 {
+            let fresh = Missing { key, due, from, attempts: 0 };
+            let missing = self.missing.entry(subject).or_insert(fresh.clone());
+            if missing.key != key {
+                // Newer than what was waited for.
+                *missing = fresh;
+            } else if missing.attempts > 0 {
                 // Who was asked before may be gone.
                 missing.from = from;
             }
@@ -258,4 +271,70 @@ fn haves(table: &Table, news: impl Iterator<Item = Subject>) -> Vec<Have> {
     }
     haves.retain(|have| !have.clusters.is_empty() || !have.members.is_empty());
     haves
+}
+
+#[cfg(test)]
+mod tests {
+    use pias_protocol::overlay::{MemberState, OverlayMessage};
+
+    use super::{
+        super::table::tests::{filled, record},
+        *,
+    };
+    use crate::outbox::Queued;
+
+    const FROM: ProxyId = ProxyId(9);
+
+    fn have(name: &str, incarnation: u64, state: MemberState) -> Have {
+        let members = vec![MemberKey { proxy: ProxyId::of(name), incarnation, state }];
+        Have { members, ..Have::default() }
+    }
+
+    fn wanted(out: &mut Outbox) -> Vec<ProxyId> {
+        let want = |queued| match queued {
+            Queued::Message { message: OverlayMessage::Want(want), .. } => Some(want.members),
+            _ => None,
+        };
+        std::iter::from_fn(|| out.pop()).filter_map(want).flatten().collect()
+    }
+
+    #[test]
+    fn what_is_announced_and_not_pushed_is_asked_for_also_if_something_newer_follows() {
+        let (own, cluster) = (ProxyId::of("a1"), ClusterId::of("a"));
+        let mut table = filled(&[record("b1", "b", 1, MemberState::Up)]);
+        let mut neighbours = Neighbours::new(own, cluster);
+        let (mut spread, mut out) = (Spread::default(), Outbox::new(own));
+        let mut now = Time::ZERO;
+        spread.have(FROM, &have("b1", 1, MemberState::Down), &table, now, &mut out);
+        now = now + GRAFT;
+        spread.tick(&table, &mut neighbours, now, &mut out);
+        assert_eq!(wanted(&mut out), [ProxyId::of("b1")]);
+        // It comes, and the next is announced before anybody cleared up.
+        let down = super::super::table::Member::of(&record("b1", "b", 1, MemberState::Down));
+        table.put("b", vec![down]);
+        spread.have(FROM, &have("b1", 2, MemberState::Up), &table, now, &mut out);
+        now = now + GRAFT;
+        assert!(spread.next().is_some_and(|at| at <= now));
+        spread.tick(&table, &mut neighbours, now, &mut out);
+        assert_eq!(wanted(&mut out), [ProxyId::of("b1")]);
+    }
+
+    #[test]
+    fn two_ways_stay_eager_however_many_duplicates_come() {
+        let own = ProxyId::of("a1");
+        let mut neighbours = Neighbours::new(own, ClusterId::of("a"));
+        let mut out = Outbox::new(own);
+        for n in 1..=6 {
+            neighbours.called(ProxyId(n), true, Time::ZERO);
+        }
+        for n in 1..=6 {
+            Spread::duplicate(ProxyId(n), &mut neighbours, &mut out);
+        }
+        assert_eq!(neighbours.eager(), MIN_EAGER);
+        // The other side may see a way otherwise.
+        for n in 1..=6 {
+            Spread::lazy(ProxyId(n), &mut neighbours, &mut out);
+        }
+        assert_eq!(neighbours.eager(), MIN_EAGER);
+    }
 }
