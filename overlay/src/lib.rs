@@ -24,6 +24,7 @@ mod outbox;
 mod proximity;
 mod random;
 mod rendezvous;
+mod reporting;
 mod ring;
 mod select;
 mod show;
@@ -38,6 +39,7 @@ pub use effect::{AgentId, CloseReason, Deadline, Delivery, Effect, StandbyAddres
 pub use membership::{MembersSnapshot, Shelf};
 pub use node::Node;
 pub use notice::{GoneWhy, Notice};
+pub use reporting::{Listener, Reporter};
 pub use view::{
     CandidateView, CountView, ExplainView, GroupDetailView, GroupView, ProxyView, StatusView,
     TargetView,

@@ -15,6 +15,7 @@ mod beliefs;
 pub mod bench;
 pub mod check;
 mod datapath;
+pub mod figures;
 pub mod foca;
 mod ids;
 mod limits;

@@ -9,7 +9,7 @@ mod agent;
 mod granted;
 mod health;
 mod inherited;
-mod report;
+pub(crate) mod report;
 mod target;
 
 use std::{

@@ -28,6 +28,24 @@ use crate::{
     world::World,
 };
 
+/// Whom to report to: what [`World`] knows of it, or what figures about reports assume.
+pub(crate) trait Responsible {
+    /// The RAPs of a group.
+    fn raps(&self, group: &GroupKey) -> Vec<ProxyId>;
+    /// Whether a proxy, a RAP now or before, takes part.
+    fn is_alive(&self, proxy: ProxyId) -> bool;
+}
+
+impl Responsible for World {
+    fn raps(&self, group: &GroupKey) -> Vec<ProxyId> {
+        self.ring.raps(group)
+    }
+
+    fn is_alive(&self, proxy: ProxyId) -> bool {
+        self.members.is_alive(proxy)
+    }
+}
+
 /// What one RAP was told of one group.
 #[derive(Clone, Copy, Debug)]
 struct Told {
@@ -82,7 +100,7 @@ impl Reports {
         &mut self,
         key: GroupKey,
         count: u32,
-        world: &World,
+        raps: &impl Responsible,
         now: Time,
         out: &mut Outbox,
     ) {
@@ -92,15 +110,15 @@ impl Reports {
             None => self.groups.entry(key).or_default(),
         };
         group.count = count;
-        let mut raps = world.ring.raps(&key);
+        let mut told = raps.raps(&key);
         if count == 0 {
             // A former RAP that becomes one again must not believe in targets that left meanwhile.
-            raps.extend(group.told.keys().copied());
-            raps.sort_unstable();
-            raps.dedup();
+            told.extend(group.told.keys().copied());
+            told.sort_unstable();
+            told.dedup();
         }
-        for rap in raps {
-            if self.worth_it(key, rap) && world.members.is_alive(rap) {
+        for rap in told {
+            if self.worth_it(key, rap) && raps.is_alive(rap) {
                 self.report(key, rap, now, out);
             }
         }
@@ -150,7 +168,7 @@ impl Reports {
         let Some(told) = group.told.get_mut(&rap) else { return };
         self.unacknowledged.remove(&(told.at + told.repeat, ack.group, rap));
         told.acknowledged = true;
-        told.band_percent = u32::from(ack.band_percent.clamp(1, 100));
+        told.band_percent = u32::from(ack.band_percent.min(100));
         let over = group.count == 0 && group.told.values().all(|told| told.acknowledged);
         if over {
             self.forget(ack.group);
@@ -213,20 +231,20 @@ impl Reports {
         self.timers.next()
     }
 
-    pub(crate) fn tick(&mut self, world: &World, now: Time, out: &mut Outbox) {
+    pub(crate) fn tick(&mut self, raps: &impl Responsible, now: Time, out: &mut Outbox) {
         while let Some(due) = self.timers.pop(now) {
             match due {
-                Due::Recheck => self.some_rechecks(world, now, out),
-                Due::Repeat => self.repeat(world, now, out),
-                Due::Refresh(key) => self.refresh(key, world, now, out),
+                Due::Recheck => self.some_rechecks(raps, now, out),
+                Due::Repeat => self.repeat(raps, now, out),
+                Due::Refresh(key) => self.refresh(key, raps, now, out),
             }
         }
     }
 
-    fn some_rechecks(&mut self, world: &World, now: Time, out: &mut Outbox) {
+    fn some_rechecks(&mut self, raps: &impl Responsible, now: Time, out: &mut Outbox) {
         for _ in 0..RECHECKS_PER_STEP {
             let Some(key) = self.recheck.pop_first() else { return };
-            for rap in world.ring.raps(&key) {
+            for rap in raps.raps(&key) {
                 if self.worth_it(key, rap) {
                     self.report(key, rap, now, out);
                 }
@@ -237,14 +255,14 @@ impl Reports {
         }
     }
 
-    fn repeat(&mut self, world: &World, now: Time, out: &mut Outbox) {
+    fn repeat(&mut self, raps: &impl Responsible, now: Time, out: &mut Outbox) {
         for _ in 0..REPEATS_PER_STEP {
             let Some(&(at, key, rap)) = self.unacknowledged.first() else { return };
             if at > now {
                 break;
             }
             self.unacknowledged.pop_first();
-            if world.members.is_alive(rap) {
+            if raps.is_alive(rap) {
                 self.report(key, rap, now, out);
             } else {
                 self.forget_told(key, rap);
@@ -256,14 +274,14 @@ impl Reports {
         }
     }
 
-    fn refresh(&mut self, key: GroupKey, world: &World, now: Time, out: &mut Outbox) {
+    fn refresh(&mut self, key: GroupKey, raps: &impl Responsible, now: Time, out: &mut Outbox) {
         let Some(group) = self.groups.get_mut(&key) else { return };
         if group.count == 0 {
             // The last leave was reported, and repeated: what is left expires by itself.
             self.forget(key);
             return;
         }
-        let raps = world.ring.raps(&key);
+        let raps = raps.raps(&key);
         let stale: Vec<_> = group
             .told
             .iter()

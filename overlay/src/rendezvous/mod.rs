@@ -16,6 +16,7 @@
 //! JAP reports.
 
 mod group;
+mod load;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -31,6 +32,7 @@ use pias_protocol::{
 };
 
 use self::group::Group;
+pub(crate) use self::load::Load;
 use crate::{
     limits::{MAX_DEPARTED, MAX_HELD, MAX_HOPS_TO_PASS_ON, MAX_RENDEZVOUS_GROUPS},
     outbox::Outbox,
@@ -87,7 +89,7 @@ pub(crate) struct Rendezvous {
     /// may still be unreported.
     departed: VecDeque<(Time, Entry)>,
     /// Reports since the start of the current second, and in the one before: the load.
-    reports: (Time, u32, u32),
+    reports: Load,
 }
 
 impl Rendezvous {
@@ -98,7 +100,7 @@ impl Rendezvous {
             timers: Timers::default(),
             warm: now + WARM_UP,
             departed: VecDeque::new(),
-            reports: (now, 0, 0),
+            reports: Load::new(now),
         }
     }
 
@@ -128,7 +130,7 @@ impl Rendezvous {
             out.counters.table_full += 1;
             return;
         }
-        out.send(from, CountAck { group: key, band_percent: self.band(now) });
+        out.send(from, CountAck { group: key, band_percent: self.reports.heard(now) });
         let group = self.groups.entry(key).or_default();
         if group.report(from, report.count, now) {
             let earliest = group.pushed.map_or(now, |pushed| (pushed + PUSH_INTERVAL).max(now));
@@ -140,20 +142,9 @@ impl Rendezvous {
         }
     }
 
-    /// How far counts may move unreported, in percent: wider as reports come faster.
-    fn band(&mut self, now: Time) -> u8 {
-        let (start, current, before) = self.reports;
-        let elapsed = now - start;
-        self.reports = match elapsed.as_secs() {
-            0 => (start, current.saturating_add(1), before),
-            1 => (now, 1, current),
-            _ => (now, 1, 0),
-        };
-        match current.max(before) {
-            0..200 => 25,
-            200..1_000 => 50,
-            _ => 100,
-        }
+    /// See [`Load::fix_band`].
+    pub(crate) const fn fix_band(&mut self, percent: u8) {
+        self.reports.fix_band(percent);
     }
 
     /// An ingress wishes the list, by message.
