@@ -8,6 +8,18 @@ use crate::{random::Draws, topology::Topology};
 /// How many proxies stand together in a cluster.
 const CLUSTER: usize = 4;
 
+/// How clients are spread over proxies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clients {
+    /// They live at the POPs, and reach the nearest proxy. As cities have inhabitants, the second POP
+    /// has half as many as the first, the third a third and so on (Zipf's law), in an order drawn by
+    /// the seed.
+    #[default]
+    Cities,
+    /// Every proxy has as many, wherever it stands.
+    Even,
+}
+
 /// Proxies on a topology, and whose clients reach which of them.
 #[derive(Debug)]
 pub struct Catchment {
@@ -19,14 +31,13 @@ pub struct Catchment {
     nearest: Vec<usize>,
     /// Per POP, its proxies.
     proxies: Vec<Vec<u32>>,
+    clients: Clients,
 }
 
 impl Catchment {
-    /// Places `proxies` in clusters of four at POPs drawn by the seed, and clients at all POPs: as
-    /// cities have inhabitants, the second has half as many as the first, the third a third and so
-    /// on (Zipf's law), in an order drawn by the seed.
+    /// Places `proxies` in clusters of four at POPs drawn by the seed, and clients.
     #[must_use]
-    pub fn new(pops: &Topology, proxies: usize, seed: u64) -> Self {
+    pub fn new(pops: &Topology, proxies: usize, clients: Clients, seed: u64) -> Self {
         let topology = pops.clone().populated(proxies, CLUSTER, seed);
         let mut at_pop = vec![Vec::new(); topology.pops.len()];
         let mut next = 0;
@@ -40,11 +51,15 @@ impl Catchment {
             nearest: nearest(&topology, &sources),
             proxies: at_pop,
             topology,
+            clients,
         }
     }
 
     /// The proxy that a member's packets reach.
     pub(super) fn proxy(&self, member: &Member) -> usize {
+        if self.clients == Clients::Even {
+            return (member.flow % self.topology.proxies() as u64) as usize;
+        }
         let pop = self.below.partition_point(|&share| share <= member.place);
         let proxies = &self.proxies[self.nearest[pop.min(self.nearest.len() - 1)]];
         proxies[(member.flow % proxies.len() as u64) as usize] as usize
@@ -107,18 +122,29 @@ mod tests {
         assert_eq!(nearest(&circle, &[0, 3]), [0, 0, 3, 3, 3, 0]);
     }
 
-    #[test]
-    fn all_proxies_of_a_pop_share_its_clients_and_pops_have_few_or_many() {
-        let catchment = Catchment::new(&Topology::circle(50, 1), 200, 3);
+    /// How many of 100,000 members each of 200 proxies has, the fewest first.
+    fn members(clients: Clients) -> Vec<u32> {
+        let catchment = Catchment::new(&Topology::circle(50, 1), 200, clients, 3);
+        assert_eq!(catchment.pops().len(), 200);
         let mut draws = Draws::new(1, 1);
-        let mut clients = vec![0_u32; 200];
+        let mut members = vec![0_u32; 200];
         for _ in 0..100_000 {
             let member = Member { place: draws.unit(), flow: draws.next() };
-            clients[catchment.proxy(&member)] += 1;
+            members[catchment.proxy(&member)] += 1;
         }
-        assert!(clients.iter().all(|&n| n > 0));
-        clients.sort_unstable();
-        assert!(clients[199] > 20 * clients[0], "{clients:?}");
-        assert_eq!(catchment.pops().len(), 200);
+        members.sort_unstable();
+        members
+    }
+
+    #[test]
+    fn all_proxies_of_a_pop_share_its_clients_and_pops_have_few_or_many() {
+        let members = members(Clients::Cities);
+        assert!(members[0] > 0 && members[199] > 20 * members[0], "{members:?}");
+    }
+
+    #[test]
+    fn evenly_spread_clients_are_as_many_at_every_proxy() {
+        let members = members(Clients::Even);
+        assert!(members[0] > 350 && members[199] < 650, "{members:?}");
     }
 }

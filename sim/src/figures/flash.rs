@@ -250,11 +250,11 @@ fn within(count: u32, believed: u32, band: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::Topology;
+    use crate::{figures::Clients, topology::Topology};
 
     fn messages(proxies: usize, band: u8, refreshes: bool) -> (u64, u64) {
         let crowd = Crowd::new(3, Duration::from_secs(300));
-        let catchment = Catchment::new(&Topology::circle(20, 1), proxies, 3);
+        let catchment = Catchment::new(&Topology::circle(20, 1), proxies, Clients::Cities, 3);
         let heard = run(&crowd, &catchment, Flash { seed: 3, band, refreshes });
         assert_eq!(heard.astray, 0, "band {band}");
         assert_eq!(heard, run(&crowd, &catchment, Flash { seed: 3, band, refreshes }));

@@ -21,7 +21,7 @@ mod flash;
 mod plot;
 mod study;
 
-pub use catchment::Catchment;
+pub use catchment::{Catchment, Clients};
 pub use crowd::Crowd;
 pub use fig6::Fig6;
 pub use fig7::Fig7;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    catchment::Catchment,
+    catchment::{Catchment, Clients},
     crowd::Crowd,
     flash::{Flash, Heard, run},
 };
@@ -24,6 +24,8 @@ pub const BANDS: [u8; 6] = [0, 10, 25, 50, 75, 100];
 pub struct Study<'a> {
     /// The POPs and their links; proxies are placed by each seed.
     pub pops: &'a Topology,
+    /// How clients are spread over proxies.
+    pub clients: Clients,
     /// Numbers of proxies.
     pub proxies: &'a [usize],
     /// How many seeds to average over.
@@ -105,7 +107,7 @@ impl Study<'_> {
     fn job(&self, proxies: usize, n: usize) -> Job {
         let seed = self.seed + n as u64;
         let crowd = Crowd::new(seed, self.length);
-        let catchment = Catchment::new(self.pops, proxies, seed);
+        let catchment = Catchment::new(self.pops, proxies, self.clients, seed);
         let heard = |band, refreshes| run(&crowd, &catchment, Flash { seed, band, refreshes });
         let refreshed = if n == 0 { self.refreshed } else { &[] };
         (
@@ -171,6 +173,7 @@ mod tests {
         let pops = Topology::circle(8, 1);
         let study = Study {
             pops: &pops,
+            clients: Clients::Cities,
             proxies: &[8, 40],
             runs: 2,
             seed: 1,

@@ -9,10 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use pias_sim::{
     Topology,
-    figures::{BANDS, Cell, Crowd, Fig6, Fig7, Study},
+    figures::{BANDS, Cell, Clients, Crowd, Fig6, Fig7, Study},
     read,
 };
 
@@ -20,6 +20,15 @@ use pias_sim::{
 const POPS: usize = 400;
 /// Least proxies: as many as a group has RAPs.
 const LEAST: usize = 4;
+
+/// How clients are spread over proxies.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Spread {
+    /// At the POPs, many at few and few at many; each reaches the nearest proxy
+    Cities,
+    /// As many at every proxy
+    Even,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct Common {
@@ -35,6 +44,9 @@ pub(crate) struct Common {
     /// POP links or round-trip times of cities [default: a synthetic topology of 400 POPs]
     #[arg(long, value_name = "FILE")]
     topology: Option<PathBuf>,
+    /// How clients are spread over proxies
+    #[arg(long, value_enum, default_value = "cities")]
+    clients: Spread,
     /// Runs that go at once [default: the machine's cores]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
@@ -110,7 +122,11 @@ impl Common {
         let jobs = self.jobs.or_else(|| thread::available_parallelism().ok().map(usize::from));
         let (runs, seed, jobs) = (self.runs, self.seed, jobs.unwrap_or(1));
         let began = Instant::now();
-        let study = Study { pops: &pops, proxies, runs, seed, length, refreshed, jobs };
+        let clients = match self.clients {
+            Spread::Cities => Clients::Cities,
+            Spread::Even => Clients::Even,
+        };
+        let study = Study { pops: &pops, clients, proxies, runs, seed, length, refreshed, jobs };
         Ok(study.run(|done, all| {
             let seconds = began.elapsed().as_secs();
             eprint!("\r{done} of {all} runs, {seconds} s{}", if done == all { "\n" } else { "" });
