@@ -16,3 +16,9 @@ fn holds(seed: u64) {
 fn a_rap_that_was_silent_for_a_while_learns_what_ended_meanwhile() {
     holds(6);
 }
+
+/// It had told its RAPs its counts, and they had forgotten them with it.
+#[test]
+fn a_jap_that_was_silent_for_a_while_tells_its_counts_again() {
+    holds(193);
+}

@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// Seeds that run at once [default: the machine's cores]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
+    /// Go on after a failure, and list all seeds that fail
+    #[arg(long)]
+    all: bool,
     /// Print the whole trace of each seed
     #[arg(long)]
     trace: bool,
@@ -84,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 impl Shared<'_> {
     fn work(&self) {
         let mut told = Instant::now();
-        while lock(&self.failed).is_none() {
+        while self.arguments.all || lock(&self.failed).is_none() {
             let n = self.next.fetch_add(1, Ordering::Relaxed);
             if self.arguments.seeds != 0 && n >= self.arguments.seeds {
                 return;
@@ -107,7 +110,10 @@ impl Shared<'_> {
         if self.arguments.digest {
             println!("seed {} digest {:016x}", report.seed, report.digest);
         }
-        if report.broken.is_some() {
+        if let Some(broken) = &report.broken {
+            if self.arguments.all {
+                println!("seed {} fails: {broken}", report.seed);
+            }
             let mut failed = lock(&self.failed);
             // Of several the lowest is reported, whichever thread was faster.
             if failed.as_ref().is_none_or(|other| report.seed < other.seed) {
