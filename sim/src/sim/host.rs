@@ -106,7 +106,7 @@ impl Host {
         self.announced = false;
         self.paused_until = Time::ZERO;
         self.busy_until = Time::ZERO;
-        self.wanted = None;
+        (self.armed, self.wanted) = (None, None);
         self.inbox.clear();
         self.agents.clear();
     }

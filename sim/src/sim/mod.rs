@@ -430,8 +430,10 @@ impl Sim {
     }
 
     fn close_agent(&mut self, n: usize, agent: AgentId) {
-        if let Some(agent) = self.hosts[n].agents.remove(&agent) {
-            self.reconnect(agent, Duration::from_millis(1));
+        let Some(no) = self.hosts[n].agents.remove(&agent) else { return };
+        // It may have connected elsewhere since.
+        if self.agents[no.0].connection == Some((n, agent)) {
+            self.reconnect(no, Duration::from_millis(1));
         }
     }
 }
