@@ -3,6 +3,7 @@
 # make lint    formatting, clippy, documentation; warnings are errors
 # make bench   the TUN engine against nftables and nginx, and a join proxy's crash in the lab;
 #              writes target/bench/tun.json and overlay.json (root)
+# make soak    random faults in the simulator, until stopped or a seed fails; prints the seed
 # make fuzz    every decoder under cargo-fuzz, FUZZ_SECONDS each (needs a nightly toolchain)
 
 SHELL := /bin/bash
@@ -10,7 +11,7 @@ CARGO ?= cargo
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS := geneve overlay_message agent_message packet_tun packet_tunnel
 
-.PHONY: all build deps demo test lint fmt bench fuzz clean
+.PHONY: all build deps demo test lint fmt bench soak fuzz clean
 
 all: build
 
@@ -37,6 +38,11 @@ bench: deps
 	$(CARGO) build --release --workspace --bins
 	target/release/pias-lab bench --output target/bench/tun.json
 	target/release/pias-lab bench-failover --output target/bench/overlay.json
+
+# The first seed is the time, so that each run explores others.
+soak:
+	$(CARGO) build --release -p pias-sim
+	target/release/pias-sim check --seeds 0 --first $$(date +%s)00000
 
 fuzz:
 	@for target in $(FUZZ_TARGETS); do \

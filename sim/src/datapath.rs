@@ -116,6 +116,12 @@ const UNANSWERED: u32 = 3;
 struct Hosts(Vec<u64>);
 
 impl Hosts {
+    fn first(count: usize) -> Self {
+        let mut hosts = Self(vec![u64::MAX; count / 64]);
+        (count / 64 * 64..count).for_each(|host| hosts.set(host, true));
+        hosts
+    }
+
     fn set(&mut self, host: usize, is_in: bool) {
         let (word, bit) = (host / 64, 1 << (host % 64));
         if word >= self.0.len() {
@@ -160,6 +166,11 @@ impl Datapath {
             parked: BTreeMap::new(),
             last_parked: 0,
         }
+    }
+
+    /// The same, told already of so many hosts that all live.
+    pub(crate) fn knowing(own: ProxyId, hosts: usize) -> Self {
+        Self { peers: Hosts::first(hosts), ..Self::new(own) }
     }
 
     pub(crate) fn target(&self, id: TargetId) -> Option<SocketAddr> {

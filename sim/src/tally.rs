@@ -52,15 +52,8 @@ pub struct Tally {
     /// Octets between clusters by the kind of message, as in its envelope.
     pub far_by_kind: [Sent; 256],
     octets: bool,
-    /// Whose news is followed, and how many copies of it each proxy received.
-    pub(crate) followed: Option<Followed>,
-}
-
-/// Copies of one piece of news.
-#[derive(Clone, Debug)]
-pub(crate) struct Followed {
-    pub(crate) name: String,
-    pub(crate) copies: Vec<u32>,
+    /// Whose news is followed, and how many copies of it were received.
+    followed: Option<(String, u64)>,
 }
 
 impl Tally {
@@ -109,12 +102,24 @@ impl Tally {
         kind.octets += octets;
     }
 
-    pub(crate) fn received(&mut self, host: usize, message: &OverlayMessage) {
-        let Some(followed) = &mut self.followed else { return };
+    /// Counts copies of the news of this proxy from now on.
+    pub(crate) fn follow(&mut self, name: &str) {
+        self.followed = Some((name.to_owned(), 0));
+    }
+
+    pub(crate) const fn copies(&self) -> u64 {
+        match &self.followed {
+            Some((_, copies)) => *copies,
+            None => 0,
+        }
+    }
+
+    pub(crate) fn received(&mut self, message: &OverlayMessage) {
+        let Some((name, copies)) = &mut self.followed else { return };
         if let OverlayMessage::MemberUpdate(update) = message
-            && update.members.iter().any(|record| record.name == followed.name)
+            && update.members.iter().any(|record| record.name == *name)
         {
-            followed.copies[host] += 1;
+            *copies += 1;
         }
     }
 }

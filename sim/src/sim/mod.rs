@@ -10,7 +10,7 @@ mod send;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use pias_overlay::{AgentId, Effect, Node, Policy};
+use pias_overlay::{AgentId, Effect, MembersSnapshot, Node, Policy, Shelf};
 use pias_protocol::time::Time;
 
 use self::{
@@ -44,6 +44,8 @@ pub struct Setup {
     pub keep: Keep,
     /// Whether octets are counted: see [`Tally`].
     pub count_octets: bool,
+    /// Whether proxies with equal tables hold them once: it makes no difference but in memory.
+    pub share: bool,
 }
 
 impl Setup {
@@ -51,7 +53,7 @@ impl Setup {
     #[must_use]
     pub const fn new(topology: Topology, seed: u64) -> Self {
         let policies = BTreeMap::new();
-        Self { topology, seed, policies, keep: Keep::All, count_octets: false }
+        Self { topology, seed, policies, keep: Keep::All, count_octets: false, share: true }
     }
 
     /// Starts all proxies at time 0; they find each other through their seeds.
@@ -60,6 +62,19 @@ impl Setup {
         let mut sim = Sim::of(self);
         for host in 0..sim.hosts.len() {
             sim.boot(host);
+        }
+        sim
+    }
+
+    /// Starts all proxies at time 0, each of which knows all others already: a service that has
+    /// been running, of any size.
+    #[must_use]
+    pub fn start_known(self) -> Sim {
+        let mut sim = Sim::of(self);
+        let records = (0..sim.hosts.len()).map(|host| sim.config(host).record()).collect();
+        let known = MembersSnapshot::of(records);
+        for host in 0..sim.hosts.len() {
+            sim.boot_known(host, &known);
         }
         sim
     }
@@ -85,6 +100,8 @@ pub struct Sim {
     trace: Trace,
     beliefs: Beliefs,
     tally: Tally,
+    /// Tables that several nodes hold; `None` where nothing is shared.
+    shelf: Option<Shelf>,
 }
 
 impl Sim {
@@ -106,7 +123,7 @@ impl Sim {
 
     /// Nothing runs yet.
     fn of(setup: Setup) -> Self {
-        let Setup { topology, seed, policies, keep, count_octets } = setup;
+        let Setup { topology, seed, policies, keep, count_octets, share } = setup;
         let (mut hosts, mut first) = (Vec::new(), Vec::new());
         for (cluster, pop) in topology.clusters.iter().enumerate() {
             first.push(hosts.len());
@@ -120,7 +137,7 @@ impl Sim {
             now: Time::ZERO,
             queue: Queue::default(),
             ids: Ids::new(hosts.iter().map(|host| &host.name)),
-            beliefs: Beliefs::new(hosts.len()),
+            beliefs: Beliefs::new(&topology, &first),
             tally: Tally::new(hosts.len(), count_octets),
             hosts,
             first,
@@ -132,6 +149,7 @@ impl Sim {
             seed,
             last_agent: 0,
             trace,
+            shelf: share.then(Shelf::default),
         }
     }
 
@@ -425,6 +443,7 @@ impl Sim {
                 self.beliefs.hear(n, &notice, self.now, &self.ids, innocent);
                 let Self { hosts, trace, now, .. } = self;
                 trace.note(*now, format_args!("{}: {notice}", hosts[n].name));
+                self.share(n);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use pias_overlay::{Node, NodeConfig, Seed};
+use pias_overlay::{MembersSnapshot, Node, NodeConfig, Seed};
 use pias_protocol::{hash, ids::ProxyId};
 
 use super::{
@@ -144,11 +144,17 @@ impl Sim {
         let seed = hash::mix(self.seed, (n as u64) << 32 | u64::from(self.hosts[n].life));
         let now = self.hosts[n].local(self.now);
         let node = Node::new(config, seed, now);
-        self.run(n, node);
+        self.run(n, node, Datapath::new(self.hosts[n].id));
     }
 
-    fn run(&mut self, n: HostNo, node: Node) {
-        let datapath = Datapath::new(self.hosts[n].id);
+    /// The same for a proxy that knows all others already, and so does its datapath.
+    pub(super) fn boot_known(&mut self, n: HostNo, known: &MembersSnapshot) {
+        let seed = hash::mix(self.seed, (n as u64) << 32 | u64::from(self.hosts[n].life));
+        let node = Node::with_members(self.config(n), known, seed, self.hosts[n].local(self.now));
+        self.run(n, node, Datapath::knowing(self.hosts[n].id, self.hosts.len()));
+    }
+
+    fn run(&mut self, n: HostNo, node: Node, datapath: Datapath) {
         self.hosts[n].renew(Some(Box::new(Running { node, datapath })));
         // What is said of its former life may still be on its way.
         self.disturb(n, self.now);
@@ -158,7 +164,7 @@ impl Sim {
         self.pump(n);
     }
 
-    fn config(&self, n: HostNo) -> NodeConfig {
+    pub(super) fn config(&self, n: HostNo) -> NodeConfig {
         let host = &self.hosts[n];
         NodeConfig {
             name: host.name.clone(),

@@ -64,7 +64,30 @@ impl Sim {
         }
         let from = self.hosts[from].id;
         let message = message.message();
-        self.tally.received(n, &message);
+        self.tally.received(&message);
+        let news = matches!(message, OverlayMessage::MemberUpdate(_));
         self.with_node(n, |node, now| node.handle_message(from, message, now));
+        if news {
+            self.share(n);
+        }
+    }
+
+    /// Lets a node use the tables of others that equal its own. Tables change by news, by a node's
+    /// own verdicts (which it notes), and at no other time.
+    pub(super) fn share(&mut self, n: HostNo) {
+        if let (Some(shelf), Some(running)) = (&mut self.shelf, &mut self.hosts[n].running) {
+            running.node.share(shelf);
+        }
+    }
+
+    /// Counts the copies of the news of one proxy that the others receive from now on.
+    pub fn follow_news_of(&mut self, host: HostNo) {
+        self.tally.follow(&self.hosts[host].name);
+    }
+
+    /// How many were received since.
+    #[must_use]
+    pub const fn copies_received(&self) -> u64 {
+        self.tally.copies()
     }
 }

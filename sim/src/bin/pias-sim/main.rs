@@ -1,5 +1,6 @@
 //! `pias-sim`: the simulator from the command line.
 
+mod bench;
 mod check;
 mod figures;
 mod foca;
@@ -20,6 +21,8 @@ struct Cli {
 enum Task {
     /// Explore random faults against invariants; a seed that fails is printed
     Check(check::Arguments),
+    /// Measure how soon proxies know what happens, what it costs, and who is wrongly declared down
+    Bench(bench::Arguments),
     /// Measure foca, an implementation of SWIM, as a baseline of the overlay's membership
     Foca(foca::Arguments),
     /// The paper's figure 6: messages to the RAPs of a group over a flash crowd's time, by band
@@ -31,6 +34,7 @@ enum Task {
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Task::Check(arguments) => check::run(&arguments),
+        Task::Bench(arguments) => bench::run(arguments),
         Task::Foca(arguments) => foca::run(&arguments),
         Task::Fig6(arguments) => figures::six(&arguments),
         Task::Fig7(arguments) => figures::seven(&arguments),
