@@ -48,8 +48,8 @@ pub struct Node {
     pub(crate) ingress: Ingress,
     pub(crate) join: Join,
     leases: Leases,
-    /// The incarnation by which others knew this proxy when it last looked.
-    incarnation: u64,
+    /// What this proxy and its cluster had denied when it last looked.
+    denials: (u64, u32),
     flows: Flows,
     pub(crate) out: Outbox,
     start: Time,
@@ -79,7 +79,7 @@ impl Node {
         let distances = Distances::new(split(), now);
         let join = Join::new(config.anycast, config.drain_wait, split(), now);
         let leases = Leases::new(split());
-        let incarnation = members.own().incarnation;
+        let denials = members.denials();
         let mut ring = Ring::from_points(&known.ring);
         ring.insert(own, cluster);
         Self {
@@ -96,7 +96,7 @@ impl Node {
             ingress: Ingress::default(),
             join,
             leases,
-            incarnation,
+            denials,
             flows: Flows::new(config.nat),
             out: Outbox::new(own),
             start: now,
@@ -362,8 +362,8 @@ impl Node {
     /// Whether this proxy had to deny that it is dead: then mates have served in its place, and the
     /// RAPs have forgotten it.
     fn look_at_itself(&mut self, now: Time) {
-        let incarnation = self.world.members.own().incarnation;
-        if std::mem::replace(&mut self.incarnation, incarnation) != incarnation {
+        let denials = self.world.members.denials();
+        if std::mem::replace(&mut self.denials, denials) != denials {
             self.join.revived(now);
         }
     }

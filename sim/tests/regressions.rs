@@ -22,3 +22,15 @@ fn a_rap_that_was_silent_for_a_while_learns_what_ended_meanwhile() {
 fn a_jap_that_was_silent_for_a_while_tells_its_counts_again() {
     holds(193);
 }
+
+/// The cluster as a whole was taken for dead, and denied it: its proxies' own incarnations stayed.
+#[test]
+fn a_cluster_that_was_cut_off_tells_its_counts_again() {
+    holds(13);
+}
+
+/// They were each other's only seeds, and their mates called them without saying who they are.
+#[test]
+fn proxies_that_start_at_once_and_know_only_each_other_find_their_mates() {
+    holds(27);
+}

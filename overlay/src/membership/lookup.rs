@@ -107,6 +107,12 @@ impl Membership {
         self.table.known()
     }
 
+    /// Changes whenever this proxy, or its cluster as a whole, had to deny its death.
+    pub(crate) fn denials(&self) -> (u64, u32) {
+        let version = self.table.cluster(self.cluster).map_or(0, |cluster| cluster.version);
+        (self.own.incarnation, version)
+    }
+
     /// Where a cluster is, as it published.
     pub(crate) fn coordinate(&self, cluster: ClusterId) -> Option<Coordinate> {
         let cluster = self.table.cluster(cluster).filter(|cluster| cluster.stamp > 0)?;

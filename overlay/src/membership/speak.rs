@@ -174,8 +174,10 @@ impl Membership {
         let dead: Vec<_> = self.peers.iter().filter_map(dead).collect();
         let start = self.rounds % dead.len().max(1);
         for &id in dead[start..].iter().chain(&dead[..start]).take(CALLS_PER_ROUND) {
-            // Those that left said so.
+            // Those that left said so. One that starts anew may know nobody: it is told who calls.
             if self.table.get(id).is_some_and(|(_, member)| member.state == MemberState::Down) {
+                let members = vec![self.own.clone()];
+                out.send(id, MemberUpdate { pushed: true, clusters: vec![], members });
                 out.send_datagram(id, Heartbeat { sequence: now.as_micros(), asks: true });
             }
         }
