@@ -209,7 +209,7 @@ mod tests {
         let names: Vec<String> = (0..6).map(|n| format!("c{}x{}", n / 3, n % 3 + 1)).collect();
         let ids = Ids::new(names.iter());
         let mut beliefs = Beliefs::new(&topology, &[0, 3, 6]);
-        let mut hear = |beliefs: &mut Beliefs, notice| {
+        let hear = |beliefs: &mut Beliefs, notice| {
             beliefs.hear(0, &notice, Time::ZERO, &ids, |subject| subject == 5);
         };
         let name = "c1x1".to_owned();
