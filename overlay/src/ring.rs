@@ -284,6 +284,9 @@ impl Ring {
 
     /// Uses another ring's points if they are of the same proxies.
     pub(crate) fn adopt(&mut self, points: &Arc<Points>) {
+        if self.built().is_some_and(|built| Arc::ptr_eq(&built, points)) {
+            return;
+        }
         let own = self.base.members.iter().filter(|entry| !self.changes.contains_key(&entry.0));
         let added = self.changes.values().filter(|cluster| cluster.is_some()).count();
         let same = own.clone().count() + added == points.members.len()
@@ -291,7 +294,7 @@ impl Ring {
             && self.changes.iter().all(|(&proxy, &cluster)| {
                 cluster.is_none_or(|c| points.members.binary_search(&(proxy, c)).is_ok())
             });
-        if same && !self.built().is_some_and(|built| Arc::ptr_eq(&built, points)) {
+        if same {
             self.base = points.clone();
             self.changes.clear();
             self.built = OnceCell::new();
