@@ -119,6 +119,11 @@ impl Membership {
         Some(cluster.coordinate)
     }
 
+    /// The published coordinate of the own cluster.
+    pub(crate) fn published(&self) -> Option<Coordinate> {
+        self.coordinate(self.cluster)
+    }
+
     /// The proxies that were measured: how far they are, and where they see themselves.
     pub(crate) fn measured(&self) -> impl Iterator<Item = (Duration, Coordinate)> + '_ {
         self.peers.values().filter_map(|peer| Some((peer.rtt?, peer.coordinate?)))

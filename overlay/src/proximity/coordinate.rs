@@ -44,6 +44,12 @@ impl Position {
         Self { at, height: LEAST_HEIGHT }
     }
 
+    /// Where the cluster stands already.
+    pub(crate) fn at(coordinate: Coordinate) -> Self {
+        let height = f64::from(coordinate.height).max(LEAST_HEIGHT);
+        Self { at: coordinate.position.map(f64::from), height }
+    }
+
     /// Moves to where the measured round-trip times to others fit best.
     pub(crate) fn settle(&mut self, measured: &[(Duration, Coordinate)]) {
         for round in 0..ROUNDS {
@@ -135,6 +141,16 @@ mod tests {
         for other in 1..6 {
             assert!(distance(all[0].coordinate(), all[other].coordinate()) < 15, "{all:?}");
         }
+    }
+
+    #[test]
+    fn a_newcomer_that_measured_one_way_alone_stays_where_its_cluster_is() {
+        let rtt = [[0.5, 80.0, 160.0], [80.0, 0.5, 220.0], [160.0, 220.0, 0.5]].map(Vec::from);
+        let all = embed(&rtt, |_| (0..3).collect(), 30);
+        let mut newcomer = Position::at(all[0].coordinate());
+        newcomer.settle(&[(Duration::from_millis(80), all[1].coordinate())]);
+        let far = distance(newcomer.coordinate(), all[2].coordinate());
+        assert!(far.abs_diff(1_600) < 100, "{far}");
     }
 
     #[test]

@@ -60,6 +60,14 @@ impl Distances {
         if measured.is_empty() {
             return;
         }
+        if self.since.is_none()
+            && let Some(cluster) = members.published()
+        {
+            // A newcomer has measured too few to know better than its mates did: from one way alone
+            // it would stand anywhere around it, and say so for all.
+            self.position = Position::at(cluster);
+            self.published = Some((now, cluster));
+        }
         self.position.settle(&measured);
         let here = self.position.coordinate();
         members.locate(here);
