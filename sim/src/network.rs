@@ -68,7 +68,7 @@ impl Network {
             jitter: Duration::ZERO,
             cut: BTreeSet::new(),
             side: None,
-            draws: Draws::new(seed, 0x6E65_74),
+            draws: Draws::new(seed, 0x006E_6574),
             streams: HashMap::default(),
             handshakes: 0,
         }

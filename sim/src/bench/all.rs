@@ -29,7 +29,7 @@ const JITTER: Duration = Duration::from_millis(2);
 
 pub(super) fn measure(topology: Topology, seed: u64) -> Vec<Row> {
     let began = Instant::now();
-    let mut draws = Draws::new(seed, 0x616C_6C);
+    let mut draws = Draws::new(seed, 0x0061_6C6C);
     let setup = Setup { keep: Keep::Nothing, count_octets: true, ..Setup::new(topology, seed) };
     let mut sim = setup.start_known();
     sim.network.jitter(JITTER);

@@ -78,7 +78,7 @@ impl fmt::Display for Broken {
 /// Runs one seed, up to the first invariant that does not hold.
 #[must_use]
 pub fn run(plan: &Plan) -> Report {
-    let mut draws = Draws::new(plan.seed, 0x6368_6563_6B);
+    let mut draws = Draws::new(plan.seed, 0x0063_6865_636B);
     let mut world = World::new(plan, &mut draws);
     let schedule = Schedule::draw(&world, &mut draws);
     let mut reach = Reach::new(draws);

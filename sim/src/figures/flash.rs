@@ -103,7 +103,7 @@ struct Run {
 impl Run {
     fn new(crowd: &Crowd, catchment: &Catchment, flash: Flash) -> Self {
         let pops = catchment.pops();
-        let mut draws = Draws::new(flash.seed, 0x666C_6173_68);
+        let mut draws = Draws::new(flash.seed, 0x0066_6C61_7368);
         let mut raps: Vec<usize> = Vec::new();
         while raps.len() < RAPS.min(pops.len()) {
             let rap = draws.below(pops.len());
