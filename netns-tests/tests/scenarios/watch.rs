@@ -114,19 +114,21 @@ impl Seen {
     /// Asserts that connections ended (those with the target that broke), that
     /// their clients were told so within `limit`, and that no other waits.
     pub(crate) fn told_within(&self, limit: Duration) {
-        let lost = self.held.lost();
-        let told = ["reset", "closed"].map(|how| lost.get(how).copied().unwrap_or(0));
-        assert!(told.iter().sum::<usize>() > 0, "{lost:?}");
-        assert_eq!(
-            told.iter().sum::<usize>(),
-            lost.values().sum::<usize>(),
-            "told by TCP: {lost:?}"
-        );
+        assert!(self.held.open() < self.count, "no connection ended");
+        self.survived_or_told();
         let last = self.held.last_loss(self.event);
         assert!(last <= limit, "the last one after {last:?}");
         let late = self.held.clone().since(self.event + limit + Duration::from_secs(1));
         let waiting = late.longest_pause();
         assert!(waiting < Duration::from_secs(1), "one still waits after {waiting:?}");
+    }
+
+    /// Asserts that the clients of all connections that ended were told so by TCP.
+    pub(crate) fn survived_or_told(&self) {
+        let lost = self.held.lost();
+        let told: usize =
+            ["reset", "closed"].iter().map(|how| lost.get(*how).copied().unwrap_or(0)).sum();
+        assert_eq!(told, lost.values().sum::<usize>(), "told by TCP: {lost:?}");
     }
 
     /// Asserts that new flows failed for no longer than `limit`.
