@@ -170,7 +170,7 @@ impl Watch {
         verdicts
     }
 
-    /// What this proxy has to watch, for now.
+    /// Takes up what this proxy has to watch as the table stands.
     fn assign(&mut self, table: &Table, random: &mut Random, now: Time) {
         let Some(own) = table.cluster(self.cluster) else { return };
         let duties: Vec<_> = duty::watched(table, self.cluster)
