@@ -104,6 +104,9 @@ pub(crate) const PROXIMITY_LOOK: Duration = ms(500);
 pub(crate) const PROXIMITY_FIRST: Duration = ms(1_000);
 /// How long it waits at least before it publishes again, once it has been running for as long.
 pub(crate) const PROXIMITY_PUBLISH: Duration = ms(30_000);
+/// The same per cluster of the service: all clusters together publish at most twice in a second,
+/// however many they are, so that everybody's idle traffic stays small.
+pub(crate) const PROXIMITY_EACH: Duration = ms(500);
 
 // Rendezvous.
 
@@ -191,5 +194,8 @@ pub(crate) const RESET_REPEAT: Duration = ms(1_000);
 pub(crate) const REPORT_REFRESH: Duration = ms(30_000);
 /// When an unacknowledged report is repeated first; the time doubles up to the refresh.
 pub(crate) const REPORT_REPEAT: Duration = ms(1_000);
+/// When everything is told once more after a start, or after a denial: news of these takes at most
+/// three seconds to all.
+pub(crate) const REPORT_AGAIN: Duration = ms(5_000);
 /// Mean time between two steps of paced work.
 pub(crate) const STEP: Duration = ms(20);

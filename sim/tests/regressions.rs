@@ -34,3 +34,10 @@ fn a_cluster_that_was_cut_off_tells_its_counts_again() {
 fn proxies_that_start_at_once_and_know_only_each_other_find_their_mates() {
     holds(27);
 }
+
+/// A RAP heard the reports of a JAP's new life before it heard of the end of the former one.
+#[test]
+fn a_jap_tells_its_counts_once_more_when_news_of_its_start_is_old() {
+    holds(208);
+    holds(321);
+}

@@ -119,6 +119,8 @@ impl Join {
         now: Time,
     ) -> Self {
         let closes_in_ms = u32::try_from(drain_wait.as_millis()).unwrap_or(u32::MAX);
+        let mut reports = Reports::new(random);
+        reports.tell_again(now);
         Self {
             anycast,
             drain_notice: Draining { closes_in_ms },
@@ -126,7 +128,7 @@ impl Join {
             by_remote: BTreeMap::new(),
             targets: BTreeMap::new(),
             by_address: BTreeMap::new(),
-            reports: Reports::new(random),
+            reports,
             granted: Granted::default(),
             orphans: Orphans::default(),
             suspects: Suspects::default(),

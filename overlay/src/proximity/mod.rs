@@ -17,7 +17,7 @@ use crate::{
     membership::Membership,
     random::Random,
     select::Distance,
-    timing::{PROXIMITY_FIRST, PROXIMITY_LOOK, PROXIMITY_PUBLISH},
+    timing::{PROXIMITY_EACH, PROXIMITY_FIRST, PROXIMITY_LOOK, PROXIMITY_PUBLISH},
 };
 
 /// A coordinate that moved less is not worth publishing: 0.3 ms.
@@ -31,6 +31,8 @@ pub(crate) struct Distances {
     /// When there was something to go by first.
     since: Option<Time>,
     published: Option<(Time, Coordinate)>,
+    /// The cluster knew where it is before this proxy started.
+    settled: bool,
     random: Random,
 }
 
@@ -41,6 +43,7 @@ impl Distances {
             next_look: now + random.around(PROXIMITY_LOOK),
             since: None,
             published: None,
+            settled: false,
             random,
         }
     }
@@ -67,12 +70,16 @@ impl Distances {
             // it would stand anywhere around it, and say so for all.
             self.position = Position::at(cluster);
             self.published = Some((now, cluster));
+            self.settled = true;
         }
         self.position.settle(&measured);
         let here = self.position.coordinate();
         members.locate(here);
         let since = *self.since.get_or_insert(now);
-        if members.speaks() && now - since >= PROXIMITY_FIRST && self.worth_it(here, &measured, now)
+        let least = PROXIMITY_PUBLISH.max(PROXIMITY_EACH * members.live_clusters() as u32);
+        if members.speaks()
+            && now - since >= PROXIMITY_FIRST
+            && self.worth_it(here, &measured, least, now)
         {
             self.published = Some((now, here));
             members.publish(now);
@@ -80,11 +87,18 @@ impl Distances {
     }
 
     /// Whether the coordinate moved by more than a fifth of the mean way to those that are measured,
-    /// and the last was not just published: the wait grows from a look to half a minute.
-    fn worth_it(&self, here: Coordinate, measured: &[(Duration, Coordinate)], now: Time) -> bool {
+    /// and the last was not just published: the wait grows from a look to `least`.
+    fn worth_it(
+        &self,
+        here: Coordinate,
+        measured: &[(Duration, Coordinate)],
+        least: Duration,
+        now: Time,
+    ) -> bool {
         let Some((at, before)) = self.published else { return true };
         let age = at - self.since.unwrap_or(at);
-        if now - at < age.clamp(PROXIMITY_LOOK * 2, PROXIMITY_PUBLISH) {
+        let wait = if self.settled { least } else { age.clamp(PROXIMITY_LOOK * 2, least) };
+        if now - at < wait {
             return false;
         }
         let flat = |c: Coordinate| Coordinate { height: 0, ..c };
