@@ -20,6 +20,7 @@ pub mod foca;
 mod ids;
 mod limits;
 mod network;
+mod places;
 mod queue;
 mod random;
 mod routes;

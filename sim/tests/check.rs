@@ -5,7 +5,7 @@ use pias_sim::{
     check::{Plan, run},
 };
 
-const SEEDS: std::ops::Range<u64> = 0..12;
+const SEEDS: std::ops::Range<u64> = 0..100;
 
 fn plan(seed: u64) -> Plan {
     Plan { seed, proxies: 20, keep: Keep::Tail }

@@ -62,19 +62,31 @@ pub(super) fn measure(topology: Topology, seed: u64, time: Duration) -> Vec<Row>
 /// Proxies that were paused.
 #[derive(Default)]
 struct Pauses {
-    /// Since when they go on.
-    resumed: Vec<(HostNo, Time)>,
+    /// Until when.
     paused: Vec<(HostNo, Time)>,
+    /// Since when they go on, while others still take them for dead.
+    resumed: Vec<Resumed>,
     count: u64,
-    /// How many were taken for dead by anybody, and how long it took them to be back.
-    back: Vec<Duration>,
+    /// How long those that were taken for dead took to be back: for their POP, for all but one of a
+    /// hundred proxies, and for all.
+    near: Vec<Duration>,
+    most: Vec<Duration>,
+    all: Vec<Duration>,
+}
+
+/// A proxy that goes on, and that others take for dead.
+struct Resumed {
+    host: HostNo,
+    since: Time,
+    near: Option<Duration>,
+    most: Option<Duration>,
 }
 
 impl Pauses {
     fn one(&mut self, sim: &mut Sim, draws: &mut Draws) {
         let host = draws.below(sim.hosts());
-        let known = |list: &[(HostNo, Time)]| list.iter().any(|&(other, _)| other == host);
-        if known(&self.paused) || known(&self.resumed) {
+        let paused = self.paused.iter().any(|&(other, _)| other == host);
+        if paused || self.resumed.iter().any(|resumed| resumed.host == host) {
             return;
         }
         let time = draws.between(Duration::ZERO, LONGEST);
@@ -84,31 +96,67 @@ impl Pauses {
     }
 
     fn look(&mut self, sim: &Sim) {
-        let now = sim.now();
-        let resumed = self.paused.extract_if(.., |(_, until)| *until <= now);
-        let doubted: Vec<_> = resumed.collect();
+        let (now, beliefs) = (sim.now(), sim.beliefs());
         // Who was not taken for dead by anybody in time needs not come back.
-        self.resumed
-            .extend(doubted.into_iter().filter(|&(host, _)| sim.beliefs().disbelievers(host) > 0));
-        let beliefs = sim.beliefs();
-        let over = self.resumed.extract_if(.., |&mut (host, since)| {
-            beliefs.disbelievers(host) == 0 || now - since >= PATIENCE
+        let goes_on = self.paused.extract_if(.., |(_, until)| *until <= now);
+        let doubted = goes_on.filter(|&(host, _)| beliefs.disbelievers(host) > 0);
+        self.resumed.extend(doubted.map(|(host, since)| Resumed {
+            host,
+            since,
+            near: None,
+            most: None,
+        }));
+        for resumed in &mut self.resumed {
+            let (host, after) = (resumed.host, now - resumed.since);
+            let mut mates = sim.in_cluster(sim.cluster_of(host));
+            if mates.all(|mate| mate == host || !beliefs.takes_for_gone(mate, host)) {
+                resumed.near.get_or_insert(after);
+            }
+            if beliefs.disbelievers(host) * 100 <= sim.hosts() {
+                resumed.most.get_or_insert(after);
+            }
+        }
+        let over = self.resumed.extract_if(.., |resumed| {
+            beliefs.disbelievers(resumed.host) == 0 || now - resumed.since >= PATIENCE
         });
-        self.back.extend(over.map(|(_, since)| now - since));
+        for resumed in over {
+            let after = now - resumed.since;
+            self.near.push(resumed.near.unwrap_or(after));
+            self.most.push(resumed.most.unwrap_or(after));
+            self.all.push(after);
+        }
     }
 
     fn rows(mut self, sim: &Sim, time: Duration) -> Vec<Row> {
         let hours = time.as_secs_f64() / 3_600.0;
         let name = format!("{} proxies, {hours:.1} h, 5 % loss", sim.hosts());
         let wrong = sim.beliefs().wrong_count() as f64;
-        let worst = quantile(&mut self.back, 1.0).as_secs_f64();
-        let tail = quantile(&mut self.back, 0.99).as_secs_f64();
+        let taken = self.all.len() as f64;
+        let seconds = |values: &mut Vec<Duration>, share| quantile(values, share).as_secs_f64();
+        let back = "a paused proxy is back";
         vec![
             Row::at_most(format!("running proxies declared down, {name}"), wrong, "", 0.0),
             Row::plain(format!("pauses of up to 2 s, {name}"), self.count as f64, ""),
-            Row::plain(format!("of them taken for dead, {name}"), self.back.len() as f64, ""),
-            Row::at_most(format!("paused proxies back for all, worst, {name}"), worst, "s", 1.0),
-            Row::plain(format!("paused proxies back for all, p99, {name}"), tail, "s"),
+            Row::plain(format!("of them taken for dead, {name}"), taken, ""),
+            Row::at_most(
+                format!("{back} in its POP, worst, {name}"),
+                seconds(&mut self.near, 1.0),
+                "s",
+                1.0,
+            ),
+            Row::plain(
+                format!("{back} for 99 % of all, worst, {name}"),
+                seconds(&mut self.most, 1.0),
+                "s",
+            ),
+            Row::plain(format!("{back} for all, median, {name}"), seconds(&mut self.all, 0.5), "s"),
+            Row::plain(format!("{back} for all, p99, {name}"), seconds(&mut self.all, 0.99), "s"),
+            Row::at_most(
+                format!("{back} for all, worst, {name}"),
+                seconds(&mut self.all, 1.0),
+                "s",
+                1.0,
+            ),
         ]
     }
 }

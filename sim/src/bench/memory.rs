@@ -27,7 +27,7 @@ pub(super) fn measure(proxies: usize, cluster_size: usize) -> Vec<Row> {
         incarnation: 1,
     };
     let updates =
-        MembersSnapshot::of((0..proxies).map(|n| config(n).record()).collect()).to_updates();
+        MembersSnapshot::of((0..proxies).map(|n| config(n).record()).collect(), &[]).to_updates();
     // Warms the allocator up: what it keeps after this is not counted below.
     drop(MembersSnapshot::from_updates(&updates));
     let before = resident();

@@ -25,6 +25,7 @@ use crate::{
     ids::Ids,
     limits::MAX_INBOX,
     network::Network,
+    places,
     queue::Queue,
     tally::Tally,
     topology::Topology,
@@ -72,7 +73,7 @@ impl Setup {
     pub fn start_known(self) -> Sim {
         let mut sim = Sim::of(self);
         let records = (0..sim.hosts.len()).map(|host| sim.config(host).record()).collect();
-        let known = MembersSnapshot::of(records);
+        let known = MembersSnapshot::of(records, &places::of_clusters(&sim.topology, &sim.network));
         for host in 0..sim.hosts.len() {
             sim.boot_known(host, &known);
         }
