@@ -30,8 +30,10 @@ pub(crate) fn plan(host: &HostSpec, plan: &mut HostPlan, directory: &Path) {
     ));
 }
 
-/// NSD in the foreground with all its files in the host's directory. Its
-/// response rate limit is off, because tests ask faster than people do.
+/// NSD in the foreground with all its files in the host's directory, not in
+/// `/tmp`: what it leaves there when killed bars the next NSD with its process
+/// id, which inside of a lab comes soon. Its response rate limit is off,
+/// because tests ask faster than people do.
 fn nsd(directory: &Path) -> String {
     let directory = directory.display();
     format!(
@@ -44,6 +46,7 @@ fn nsd(directory: &Path) -> String {
     zonesdir: \"{directory}\"
     database: \"\"
     pidfile: \"\"
+    xfrdir: \"{directory}\"
     xfrdfile: \"{directory}/xfrd.state\"
     zonelistfile: \"{directory}/zone.list\"
     rrl-ratelimit: 0
