@@ -1,7 +1,8 @@
 //! Flows that mates translate, held to go on with them when their proxy is gone.
 //!
 //! A flow is *orphaned* when its proxy is gone, or was gone after it told of the flow: then its
-//! proxy, though it may be back, does not know the flow any more.
+//! proxy, though it may be back, does not know the flow any more. The heir goes on with it: of those
+//! that hold it, that is one alone, since the proxy may have told another before.
 
 use std::net::SocketAddr;
 
@@ -29,8 +30,8 @@ pub struct Held {
 #[derive(Debug, Default)]
 struct Owner {
     flows: usize,
-    /// When it was last gone.
-    gone: Option<Time>,
+    /// When it was last gone, and who was its heir then.
+    gone: Option<(Time, ProxyId)>,
 }
 
 /// The flows of mates.
@@ -98,11 +99,11 @@ impl Standby {
         }
     }
 
-    /// A mate is gone, now or for a moment: what it told until now it does not know any more.
-    pub fn gone(&mut self, of: ProxyId, now: Time) {
-        if let Some(owner) = self.owners.get_mut(&of) {
-            owner.gone = Some(now);
-        }
+    /// A mate is gone, now or for a moment: what it told until now it does not know any more, and its
+    /// heir goes on with. Returns whether anything is held for it.
+    pub fn gone(&mut self, of: ProxyId, heir: ProxyId, now: Time) -> bool {
+        let owner = self.owners.get_mut(&of);
+        owner.map(|owner| owner.gone = Some((now, heir))).is_some()
     }
 
     /// The flow of a client's packet.
@@ -144,11 +145,17 @@ impl Standby {
         self.flows.get(handle)
     }
 
-    /// Whether nobody has a flow any more; `live` tells of proxies whether they are.
-    #[must_use]
-    pub fn is_orphan(&self, held: &Held, live: impl Fn(ProxyId) -> bool) -> bool {
-        let gone = self.owners.get(&held.of).and_then(|owner| owner.gone);
-        !live(held.of) || gone.is_some_and(|gone| held.told <= gone)
+    /// Who has a flow: its proxy, or of an orphan who goes on with it. `stand_in` names for each
+    /// proxy that itself while it lives, else who stands in for it.
+    pub fn holder(
+        &self,
+        held: &Held,
+        stand_in: impl Fn(ProxyId) -> Option<ProxyId>,
+    ) -> Option<ProxyId> {
+        match self.owners.get(&held.of).and_then(|owner| owner.gone) {
+            Some((gone, heir)) if held.told <= gone => stand_in(heir),
+            _ => stand_in(held.of),
+        }
     }
 
     /// Holds a flow no longer.
@@ -172,26 +179,26 @@ impl Standby {
     }
 
     /// Forgets what has not been told of for long, in a bounded number of slots at a time; the
-    /// orphans among them.
-    pub fn age(&mut self, now: Time, live: impl Fn(ProxyId) -> bool) -> Vec<Handle> {
+    /// flows among them that are `ours` to go on with.
+    pub fn age(&mut self, now: Time, ours: impl Fn(&Self, &Held) -> bool) -> Vec<Handle> {
         let slots = self.flows.slots();
-        let (mut old, mut orphans) = (Vec::new(), Vec::new());
+        let (mut old, mut inherited) = (Vec::new(), Vec::new());
         for _ in 0..AGED_PER_TICK.min(slots) {
             self.cursor = (self.cursor + 1) % slots;
             let Some((handle, held)) = self.flows.at(self.cursor) else { continue };
-            let orphan = self.is_orphan(held, &live);
-            // Nobody tells of orphans any more.
-            let patience = if orphan { TCP_IDLE } else { STANDBY_FOR };
+            let ours = ours(self, held);
+            // Nobody tells of those any more.
+            let patience = if ours { TCP_IDLE } else { STANDBY_FOR };
             if now.since(held.told) >= patience {
                 old.push(handle);
-            } else if orphan {
-                orphans.push(handle);
+            } else if ours {
+                inherited.push(handle);
             }
         }
         for handle in old {
             self.remove(handle);
         }
-        orphans
+        inherited
     }
 
     /// The records in up to `slots` slots from the slot `from` on that are `wanted`, and the slot to

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!   packet of a flow that is not here ──► held? ──┬─ its proxy lives ──► to it, in the tunnel
-//!   (a client's, or a target's to the mate's      └─ orphaned ─────────► promoted: translated here,
-//!    NAT address)                                                         with the mate's NAT address
+//!   (a client's, or a target's to the mate's      ├─ another is its heir ► to that, in the tunnel
+//!    NAT address)                                 └─ this one is ───────► promoted: translated here,
+//!                                                                         with the mate's NAT address
 //! ```
 //! Orphans are promoted without a packet, too, in bounded steps, so that the ingress learns soon where
 //! its flow is, and the next mate of it.
@@ -27,7 +28,10 @@ use crate::{
     classify::{Kind, Transport, View},
     counters::Path,
     drop_reason::DropReason,
-    flow::{nat::NatFlow, standby::Held},
+    flow::{
+        nat::NatFlow,
+        standby::{Held, Standby},
+    },
     limits::{HANDED_PER_TICK, MAX_HANDED, MAX_SIDE},
     packet::Packet,
     parking::Ingress,
@@ -80,10 +84,12 @@ impl Pipeline {
 
     fn locate(&mut self, handle: Handle, now: Time, side: &mut Side) -> Whereabouts {
         let Some(held) = self.standby.get(handle) else { return Whereabouts::Unknown };
-        if !self.standby.is_orphan(held, |id| self.table.is_live(id)) {
-            return self.table.peer_of(held.of).map_or(Whereabouts::Unknown, Whereabouts::At);
+        match self.standby.holder(held, |id| self.table.stand_in(id)) {
+            Some(id) if id != self.config.self_id => {
+                self.table.peer_of(id).map_or(Whereabouts::Unknown, Whereabouts::At)
+            }
+            _ => self.promote(handle, now, side).map_or(Whereabouts::Unknown, Whereabouts::Here),
         }
-        self.promote(handle, now, side).map_or(Whereabouts::Unknown, Whereabouts::Here)
     }
 
     /// A client's packet of a flow that a live peer has: sent there on behalf of its ingress, which that
@@ -139,7 +145,10 @@ impl Pipeline {
             Kind::Transport(transport) => {
                 let (target, nat) = (transport.source, transport.destination);
                 let held = self.standby.reverse(transport.protocol, target, nat);
-                held.and_then(|held| self.standby.get(held)).map_or(of, |held| held.of)
+                let held = held.and_then(|held| self.standby.get(held));
+                held.map_or(Some(of), |held| {
+                    self.standby.holder(held, |id| self.table.stand_in(id))
+                })?
             }
             _ => of,
         };
@@ -250,7 +259,12 @@ impl Pipeline {
 
     /// Promotes some of the orphans.
     pub(super) fn promote_orphans(&mut self, now: Time, side: &mut Side) {
-        for orphan in self.standby.age(now, |id| self.table.is_live(id)) {
+        let ours = |standby: &Standby, held: &Held| {
+            let holder = standby.holder(held, |id| self.table.stand_in(id));
+            // Where no heir is known, better two than none.
+            holder.is_none_or(|id| id == self.config.self_id)
+        };
+        for orphan in self.standby.age(now, ours) {
             // Each may have an ingress to tell; the rest has its turn later.
             if side.packets.len() >= MAX_SIDE {
                 return;

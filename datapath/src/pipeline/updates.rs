@@ -46,9 +46,10 @@ impl Pipeline {
 
     fn peer_gone(&mut self, id: ProxyId, heir: Option<ProxyId>, now: Time, side: &mut Side) {
         self.table.remove_peer(id, heir);
-        self.standby.gone(id, now);
-        // Most of its flows, if it has few, need not wait for a tick.
-        self.promote_orphans(now, side);
+        if self.standby.gone(id, heir.unwrap_or(self.config.self_id), now) {
+            // Most of its flows, if it has few, need not wait for a tick.
+            self.promote_orphans(now, side);
+        }
     }
 
     fn probe(&mut self, target: TargetId, now: Time, side: &mut Side) {

@@ -4,6 +4,7 @@ mod errors;
 mod fragments;
 mod hairpin;
 mod health;
+mod heirs;
 mod hostile;
 mod icmp;
 mod ingress;

@@ -12,14 +12,14 @@ use crate::{
     wire::tcp,
 };
 
-const TARGET: &str = "10.0.0.1:8080";
+pub(super) const TARGET: &str = "10.0.0.1:8080";
 const TARGET6: &str = "[2001:db8:9::1]:8080";
-const A: ProxyId = SELF;
-const B: ProxyId = OTHER;
-const A_TUNNEL: &str = "198.51.100.1";
+pub(super) const A: ProxyId = SELF;
+pub(super) const B: ProxyId = OTHER;
+pub(super) const A_TUNNEL: &str = "198.51.100.1";
 const B_TUNNEL: &str = OTHER_TUNNEL;
 const A_NAT: [&str; 2] = ["192.0.2.200", "2001:db8:2::1"];
-const TICK: Duration = Duration::from_millis(50);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 
 /// The proxy A, whose flows are told.
 fn a() -> Proxy {
@@ -63,7 +63,7 @@ fn told(proxy: &mut Proxy) -> (Vec<FlowRecord>, Vec<FlowKey>) {
 }
 
 /// The mate hears what a proxy tells.
-fn pass(from: &mut Proxy, of: ProxyId, to: &mut Proxy) -> usize {
+pub(super) fn pass(from: &mut Proxy, of: ProxyId, to: &mut Proxy) -> usize {
     to.now = to.now.max(from.now);
     let (records, flows) = told(from);
     let count = records.len();
@@ -72,7 +72,7 @@ fn pass(from: &mut Proxy, of: ProxyId, to: &mut Proxy) -> usize {
     count
 }
 
-fn die(mate: ProxyId, of: &mut Proxy, heir: ProxyId) {
+pub(super) fn die(mate: ProxyId, of: &mut Proxy, heir: ProxyId) {
     of.apply(ForwardingUpdate::PeerGone { id: mate, heir: Some(heir) });
 }
 
@@ -96,7 +96,11 @@ fn gist(packet: &Packet) -> (IpAddr, IpAddr, u8, Vec<u8>) {
 }
 
 /// A with a connection of a client, and B that heard of it.
-fn pair(client: &str, group: &str, target: &str) -> (Proxy, Proxy, std::net::SocketAddr) {
+pub(super) fn pair(
+    client: &str,
+    group: &str,
+    target: &str,
+) -> (Proxy, Proxy, std::net::SocketAddr) {
     let (mut a, mut b) = (a(), b());
     let nat = connect(&mut a, client, group, target);
     a.wait(Duration::from_secs(1));
@@ -427,7 +431,7 @@ fn flows_that_rested_are_handed_back_too() {
 fn a_flow_of_a_former_life_is_gone_on_with_though_its_proxy_is_back() {
     let (_, mut b, _) = pair(CLIENT, WEB, TARGET);
     // Gone and back in one breath, and no orphan was promoted in between.
-    b.pipeline.standby.gone(A, b.now);
+    b.pipeline.standby.gone(A, B, b.now);
     let mut more = testing::tcp(CLIENT, WEB, tcp::ACK, b"more");
     assert_eq!(b.tunnel(THIRD_TUNNEL, None, &mut more), Verdict::Tun);
     assert_eq!(b.path(Path::FlowPromoted), 1);
