@@ -41,3 +41,16 @@ fn a_jap_tells_its_counts_once_more_when_news_of_its_start_is_old() {
     holds(208);
     holds(321);
 }
+
+/// The JAP forgot the group a moment after its last target had left, when it would have refreshed it,
+/// and the RAP, which had been held for dead meanwhile, believed in it for as long as in any count.
+#[test]
+fn a_rap_that_was_silent_when_the_last_target_left_is_told_when_it_is_back() {
+    holds(103);
+}
+
+/// The leave was reported to it in vain before it was taken for dead: as if it knew.
+#[test]
+fn a_rap_that_did_not_hear_of_the_last_leave_is_told_again_after_a_split() {
+    holds(499);
+}

@@ -61,6 +61,8 @@ struct Told {
 #[derive(Debug, Default)]
 struct Group {
     count: u32,
+    /// When the last target left, where none is left.
+    empty: Option<Time>,
     told: BTreeMap<ProxyId, Told>,
 }
 
@@ -113,7 +115,10 @@ impl Reports {
         };
         group.count = count;
         let mut told = raps.raps(&key);
-        if count == 0 {
+        if count > 0 {
+            group.empty = None;
+        } else {
+            group.empty.get_or_insert(now);
             // A former RAP that becomes one again must not believe in targets that left meanwhile.
             told.extend(group.told.keys().copied());
             told.sort_unstable();
@@ -131,11 +136,12 @@ impl Reports {
     fn worth_it(&self, key: GroupKey, rap: ProxyId) -> bool {
         let Some(group) = self.groups.get(&key) else { return false };
         let Some(told) = group.told.get(&rap) else { return group.count > 0 };
-        if group.count == 0 || told.count == 0 {
-            return group.count != told.count;
-        }
+        // The last leave as well: who was only silent may still believe in what was there before.
         if told.lost {
             return true;
+        }
+        if group.count == 0 || told.count == 0 {
+            return group.count != told.count;
         }
         u64::from(group.count.abs_diff(told.count)) * 100
             > u64::from(told.count) * u64::from(told.band_percent)
@@ -290,9 +296,15 @@ impl Reports {
 
     fn refresh(&mut self, key: GroupKey, raps: &impl Responsible, now: Time, out: &mut Outbox) {
         let Some(group) = self.groups.get_mut(&key) else { return };
-        if group.count == 0 {
-            // The last leave was reported, and repeated: what is left expires by itself.
-            self.forget(key);
+        if let Some(empty) = group.empty {
+            // A RAP that did not hear of the last leave is told when it is back, until what it
+            // believes in has expired by itself.
+            let expired = empty + COUNT_LIFETIME;
+            if now < expired {
+                self.timers.set(Due::Refresh(key), expired);
+            } else {
+                self.forget(key);
+            }
             return;
         }
         let raps = raps.raps(&key);
