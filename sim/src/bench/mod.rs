@@ -25,9 +25,29 @@ const DAY_PROXIES: usize = 1_000;
 /// Clusters of the world with one crash in each.
 const POPS: usize = 200;
 
+/// One of the worlds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// One node with the tables of all.
+    Memory,
+    /// Some hundred clusters with one crash in each.
+    Pops,
+    /// As many proxies as asked for.
+    All,
+    /// A thousand proxies with loss and pauses.
+    Day,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Memory, Self::Pops, Self::All, Self::Day];
+}
+
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// In which worlds.
+    pub parts: Vec<Part>,
     /// How many proxies there are where all are asked for.
     pub proxies: usize,
     /// How many of them a cluster has.
@@ -52,23 +72,29 @@ impl Options {
     }
 }
 
-/// Measures everything; tells its progress on the standard error.
+/// Measures what is asked for; tells its progress on the standard error.
 ///
 /// # Errors
 /// Where the topology cannot be read.
 pub fn run(options: &Options) -> Result<Vec<Row>, ReadError> {
-    // Before anything else took memory: it is read off the process.
-    let mut rows = memory::measure(options.proxies, options.cluster_size);
-    let (all, day) = (options.place(options.proxies)?, options.place(DAY_PROXIES)?);
-    let pops = options.place(POPS * options.cluster_size)?;
+    let wanted = |part| options.parts.contains(&part);
+    let place = |part, proxies| wanted(part).then(|| options.place(proxies)).transpose();
+    let mut rows = Vec::new();
+    if wanted(Part::Memory) {
+        // Before anything else took memory: it is read off the process.
+        rows.extend(memory::measure(options.proxies, options.cluster_size));
+    }
+    let pops = place(Part::Pops, POPS * options.cluster_size)?;
+    let all = place(Part::All, options.proxies)?;
+    let day = place(Part::Day, DAY_PROXIES)?;
     let long = thread::scope(|scope| {
-        let day = scope.spawn(|| day::measure(day, options.seed, options.day));
-        rows.extend(pops::measure(pops, options.seed));
-        rows.extend(all::measure(all, options.seed));
+        let day = scope.spawn(|| day.map(|day| day::measure(day, options.seed, options.day)));
+        rows.extend(pops.into_iter().flat_map(|pops| pops::measure(pops, options.seed)));
+        rows.extend(all.into_iter().flat_map(|all| all::measure(all, options.seed)));
         day.join()
     });
     match long {
-        Ok(day) => rows.extend(day),
+        Ok(day) => rows.extend(day.into_iter().flatten()),
         Err(panic) => std::panic::resume_unwind(panic),
     }
     Ok(rows)
