@@ -46,13 +46,14 @@ pub(super) fn measure(topology: Topology, seed: u64) -> Vec<Row> {
     progress(&sim, began, "lost POPs are known");
     let wrong = sim.beliefs().wrong_count() as f64;
     rows.push(Row::at_most(
-        format!("running proxies declared down meanwhile, {}", sim.hosts()),
+        format!("running proxies declared down meanwhile, {} proxies", sim.hosts()),
         wrong,
         "",
         0.0,
     ));
     let per_second = (events + sim.tally().events) as f64 / began.elapsed().as_secs_f64();
-    rows.push(Row::plain("events simulated per second", per_second.round(), "/s"));
+    let name = format!("events simulated per second, {} proxies", sim.hosts());
+    rows.push(Row::plain(name, per_second.round(), "/s"));
     rows
 }
 
@@ -142,7 +143,7 @@ fn losses(sim: &mut Sim, draws: &mut Draws) -> Vec<Row> {
     let worst = quantile(&mut known, 1.0).as_secs_f64();
     vec![
         Row::at_most(format!("a POP's loss known to all of {hosts} proxies"), worst, "s", 5.0),
-        Row::at_most("a POP's loss, events per proxy", events, "", 1.0),
+        Row::at_most(format!("a POP's loss, events per proxy, {hosts} proxies"), events, "", 1.0),
     ]
 }
 
