@@ -169,8 +169,8 @@ impl Running {
             started: Instant::now(),
         });
         admin::serve_socket(app.clone(), &config.admin_socket)?;
+        tokio::spawn(notify::watch(app.clone()));
         admin::serve_metrics(app, config.metrics).await?;
-        tokio::spawn(notify::watch(brain.clone()));
         let routes = Routes::new(engine.device_index(), config.anycast.clone(), &config.nat)?;
         tracing::info!(
             name = config.name,

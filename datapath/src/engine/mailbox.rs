@@ -165,4 +165,11 @@ mod tests {
         drop(inbox);
         assert!(mailbox.ask(Command::Counters).is_err());
     }
+
+    #[test]
+    fn who_asks_an_engine_that_hangs_does_not_wait_for_ever() {
+        let (mailbox, inbox) = create().unwrap();
+        assert_eq!(mailbox.ask(Command::Occupancy).err(), Some(EngineGone));
+        assert_eq!(inbox.commands.len(), 1, "it is asked, and answers nothing");
+    }
 }

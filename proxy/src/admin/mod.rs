@@ -116,6 +116,12 @@ impl App {
         Self(Arc::new(parts))
     }
 
+    /// Whether both the overlay's task and the datapath's thread answer.
+    pub async fn is_alive(&self) -> bool {
+        let overlay = self.0.brain.ask(|_, _| ()).await;
+        overlay.is_ok() && self.datapath(Datapath::occupancy).await.is_ok()
+    }
+
     /// Asks the datapath without blocking the caller's thread.
     async fn datapath<T: Send + 'static>(
         &self,

@@ -40,6 +40,27 @@ impl Datapath for Still {
     }
 }
 
+/// A datapath whose engine hangs.
+struct Hung;
+
+impl Datapath for Hung {
+    fn counters(&self) -> Result<Counters, EngineGone> {
+        Err(EngineGone)
+    }
+
+    fn occupancy(&self) -> Result<Occupancy, EngineGone> {
+        Err(EngineGone)
+    }
+
+    fn flows(&self, _limit: usize) -> Result<Vec<FlowView>, EngineGone> {
+        Err(EngineGone)
+    }
+
+    fn explain(&self, _client: SocketAddr, _group: GroupKey) -> Result<Explanation, EngineGone> {
+        Err(EngineGone)
+    }
+}
+
 struct Daemon {
     operator: Operator,
     app: App,
@@ -49,6 +70,10 @@ struct Daemon {
 }
 
 fn daemon() -> Daemon {
+    daemon_over(Still)
+}
+
+fn daemon_over(datapath: impl Datapath) -> Daemon {
     let operator = Operator::new(&["fra1"]);
     let (identity, reset_keys) = (operator.identity("fra1"), operator.reset_keys());
     let counters = DaemonCounters::default();
@@ -87,8 +112,8 @@ fn daemon() -> Daemon {
         incarnation: 1,
     };
     let brain = brain::start(node, 7, Inlets { inputs, events }, outlets);
-    let parts =
-        Parts { brain, datapath: Box::new(Still), overlay, counters, started: Instant::now() };
+    let datapath = Box::new(datapath);
+    let parts = Parts { brain, datapath, overlay, counters, started: Instant::now() };
     let socket = operator.path().join("run/piasd.sock");
     let app = App::new(parts);
     serve_socket(app.clone(), &socket).unwrap();
@@ -107,6 +132,12 @@ impl Daemon {
         let arguments: Vec<_> = arguments.iter().copied().chain(["-o", "json"]).collect();
         serde_json::from_str(&self.ctl(&arguments).await.unwrap()).unwrap()
     }
+}
+
+#[tokio::test]
+async fn a_daemon_whose_engine_hangs_is_not_alive_though_its_overlay_answers() {
+    assert!(daemon().app.is_alive().await);
+    assert!(!daemon_over(Hung).app.is_alive().await);
 }
 
 #[tokio::test]
