@@ -1,7 +1,7 @@
 //! What travels between the parts of PIAS: names and addresses, messages, the tunnel header, and
 //! the contract between the overlay (which decides) and the datapath (which forwards).
 //!
-//! Nothing in this crate does I/O, reads a clock or draws randomness. Everything that two machines
+//! Nothing in this crate does I/O, reads a clock or asks for entropy. Everything that two machines
 //! must agree on is defined here over explicit bytes, so that no compiler, map order or standard
 //! hasher can change it: see [`hash`] and [`placement`].
 //!
@@ -13,6 +13,7 @@
 //! | [`geneve`] | the header between proxies (RFC 8926) and its one option |
 //! | [`envelope`], [`overlay`], [`agent`] | messages, and how they are framed |
 //! | [`forwarding`] | what the overlay tells the datapath, and what it hears back |
+//! | [`random`] | numbers that follow from a seed |
 //! | [`limits`] | every bound on what the wire may ask for |
 
 pub mod agent;
@@ -26,6 +27,7 @@ pub mod ids;
 pub mod limits;
 pub mod overlay;
 pub mod placement;
+pub mod random;
 pub mod time;
 
 /// UDP port of registration on every anycast address, and of the overlay on a proxy's unicast

@@ -1,32 +1,28 @@
-//! Chance: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), seeded by the scenario.
+//! Chance, seeded by the scenario.
 
 use std::time::Duration;
 
-use pias_protocol::hash;
+use pias_protocol::{hash, random::SplitMix};
 
 /// A small generator; the same seed gives the same draws on every machine.
 #[derive(Clone, Debug)]
-pub struct Draws(u64);
+pub struct Draws(SplitMix);
 
 impl Draws {
     /// A generator for one purpose: generators of one seed and different purposes are independent.
     #[must_use]
     pub fn new(seed: u64, purpose: u64) -> Self {
-        Self(hash::mix(seed, purpose))
+        Self(SplitMix::new(hash::mix(seed, purpose)))
     }
 
     /// Any number.
     pub const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.0.draw()
     }
 
     /// A number from `0..bound`; 0 if `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
+        self.0.below(bound)
     }
 
     /// True in `per_mille` of 1,000 cases.

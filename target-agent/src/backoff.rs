@@ -3,19 +3,21 @@
 
 use std::time::Duration;
 
+use pias_protocol::random::SplitMix;
+
 /// A sequence of waits.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     floor: Duration,
     ceiling: Duration,
     failures: u32,
-    random: u64,
+    random: SplitMix,
 }
 
 impl Backoff {
     /// Waits from `floor` (or less, by jitter) up to `ceiling`; the jitter follows from `seed`.
     pub(crate) const fn new(floor: Duration, ceiling: Duration, seed: u64) -> Self {
-        Self { floor, ceiling, failures: 0, random: seed }
+        Self { floor, ceiling, failures: 0, random: SplitMix::new(seed) }
     }
 
     /// The next wait: `floor × 2^failures`, at most `ceiling`, of which a random half is jitter.
@@ -25,27 +27,18 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
         let half = whole / 2;
         let span = u64::try_from((whole - half).as_nanos()).unwrap_or(u64::MAX).saturating_add(1);
-        half + Duration::from_nanos(self.draw() % span)
+        half + Duration::from_nanos(self.random.draw() % span)
     }
 
     /// A wait at random of less than `within`; counts for no failure.
     pub(crate) fn spread(&mut self, within: Duration) -> Duration {
         let span = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX).max(1);
-        Duration::from_nanos(self.draw() % span)
+        Duration::from_nanos(self.random.draw() % span)
     }
 
     /// Begins again at the floor.
     pub(crate) const fn reset(&mut self) {
         self.failures = 0;
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood: *Fast splittable pseudorandom number generators*, 2014).
-    const fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

@@ -11,6 +11,7 @@ use std::{net::SocketAddr, time::Duration};
 use pias_protocol::{
     group::Protocol,
     hash::{FlowKey, mapped},
+    random::SplitMix,
     time::Time,
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -87,29 +88,20 @@ pub fn expired(phase: Phase, last: Time, now: Time) -> bool {
     now.since(last) >= phase.idle()
 }
 
-/// Numbers that need to be spread, not secret: which slots to sample (splitmix64).
+/// Numbers that need to be spread, not secret: which slots to sample.
 #[derive(Clone, Copy, Debug)]
-pub struct Dice(u64);
+pub struct Dice(SplitMix);
 
 impl Dice {
     /// Dice of this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number.
-    pub fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        Self(SplitMix::new(seed))
     }
 
     /// A number below `bound`; 0 where that is 0.
-    pub fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.roll()) * bound as u128) >> 64) as usize
+    pub const fn below(&mut self, bound: usize) -> usize {
+        self.0.below(bound)
     }
 
     /// The flows in up to [`EVICTION_SAMPLE`] neighbouring slots, one of which is to go.
