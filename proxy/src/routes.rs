@@ -104,13 +104,20 @@ impl Routes {
             wanted.iter().map(|held| (IpNet::from(held.address), metric(held))).collect();
         let mut outcome = Ok(());
         // New ones first: an address whose metric changes is routed all the time.
-        for &(prefix, metric) in wanted.difference(&self.standby) {
-            outcome = outcome.and(self.add(prefix, Some(metric)).await);
+        let new: Vec<_> = wanted.difference(&self.standby).copied().collect();
+        for (prefix, metric) in new {
+            match self.add(prefix, Some(metric)).await {
+                Ok(()) => _ = self.standby.insert((prefix, metric)),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
         }
-        for &(prefix, metric) in self.standby.difference(&wanted) {
-            outcome = outcome.and(self.remove(prefix, Some(metric)).await);
+        let old: Vec<_> = self.standby.difference(&wanted).copied().collect();
+        for (prefix, metric) in old {
+            match self.remove(prefix, Some(metric)).await {
+                Ok(()) => _ = self.standby.remove(&(prefix, metric)),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
         }
-        self.standby = wanted;
         outcome
     }
 
@@ -159,5 +166,25 @@ impl Routes {
             Some(metric) => route.priority(metric).build(),
             None => route.build(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pias_protocol::ids::ProxyId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_route_that_the_kernel_refused_is_asked_for_again() {
+        // No interface has this index.
+        let mut routes = Routes::new(i32::MAX as u32, Vec::new(), &[]).unwrap();
+        let address = "192.0.2.12".parse().unwrap();
+        let wanted = [StandbyAddress { address, of: ProxyId(2), live: true }];
+        for _ in 0..2 {
+            let refused = routes.stand_by(&wanted).await;
+            assert!(matches!(refused, Err(RouteError::Change { what: "install", .. })));
+        }
+        assert!(routes.stand_by(&[]).await.is_ok(), "nothing was installed");
     }
 }
