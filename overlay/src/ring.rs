@@ -48,8 +48,9 @@ pub(crate) struct Points {
 }
 
 impl Points {
-    fn contains(&self, proxy: ProxyId) -> bool {
-        self.members.binary_search_by_key(&proxy, |entry| entry.0).is_ok()
+    fn cluster_of(&self, proxy: ProxyId) -> Option<ClusterId> {
+        let at = self.members.binary_search_by_key(&proxy, |entry| entry.0).ok()?;
+        Some(self.members[at].1)
     }
 
     /// The ring with proxies added (`Some`) and removed (`None`), in one pass.
@@ -219,7 +220,7 @@ impl Ring {
     pub(crate) fn remove(&mut self, proxy: ProxyId) -> bool {
         let Some(cluster) = self.cluster_of(proxy) else { return false };
         self.settle();
-        if self.base.contains(proxy) {
+        if self.base.cluster_of(proxy).is_some() {
             self.changes.insert(proxy, None);
         } else {
             self.changes.remove(&proxy);
@@ -232,8 +233,7 @@ impl Ring {
         if let Some(&change) = self.changes.get(&proxy) {
             return change;
         }
-        let at = self.base.members.binary_search_by_key(&proxy, |entry| entry.0).ok()?;
-        Some(self.base.members[at].1)
+        self.base.cluster_of(proxy)
     }
 
     /// The RAPs of a group, in the order of the ring; fewer than [`RAPS`] if there are fewer
@@ -287,13 +287,10 @@ impl Ring {
         if self.built().is_some_and(|built| Arc::ptr_eq(&built, points)) {
             return;
         }
-        let own = self.base.members.iter().filter(|entry| !self.changes.contains_key(&entry.0));
-        let added = self.changes.values().filter(|cluster| cluster.is_some()).count();
-        let same = own.clone().count() + added == points.members.len()
-            && own.clone().all(|entry| points.members.binary_search(entry).is_ok())
-            && self.changes.iter().all(|(&proxy, &cluster)| {
-                cluster.is_none_or(|c| points.members.binary_search(&(proxy, c)).is_ok())
-            });
+        let stays = |entry: &&Entry| !self.changes.contains_key(&entry.0);
+        let before = self.base.members.iter().filter(stays);
+        let same = before.eq(points.members.iter().filter(stays))
+            && self.changes.iter().all(|(&proxy, &cluster)| points.cluster_of(proxy) == cluster);
         if same {
             self.base = points.clone();
             self.changes.clear();

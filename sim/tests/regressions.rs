@@ -54,3 +54,10 @@ fn a_rap_that_was_silent_when_the_last_target_left_is_told_when_it_is_back() {
 fn a_rap_that_did_not_hear_of_the_last_leave_is_told_again_after_a_split() {
     holds(499);
 }
+
+/// It did not know the JAP yet and took no report from it; the next one was to follow when it would
+/// have followed had the RAP never been away.
+#[test]
+fn a_rap_that_starts_anew_is_told_again_soon() {
+    holds(1_120);
+}

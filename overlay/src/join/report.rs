@@ -150,7 +150,9 @@ impl Reports {
     fn report(&mut self, key: GroupKey, rap: ProxyId, now: Time, out: &mut Outbox) {
         let Some(group) = self.groups.get_mut(&key) else { return };
         let before = group.told.get(&rap);
-        let unanswered = before.filter(|told| !told.acknowledged && told.count == group.count);
+        // Who is back starts anew: what it did not answer before says nothing.
+        let unanswered =
+            before.filter(|told| !told.lost && !told.acknowledged && told.count == group.count);
         let repeat = unanswered.map_or(REPORT_REPEAT, |t| (t.repeat * 2).min(REPORT_REFRESH));
         if let Some(before) = before {
             self.unacknowledged.remove(&(before.at + before.repeat, key, rap));
