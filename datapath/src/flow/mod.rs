@@ -4,6 +4,7 @@
 pub mod ingress;
 pub mod nat;
 pub mod replica;
+pub mod sides;
 pub mod standby;
 
 use std::{net::SocketAddr, time::Duration};

@@ -6,13 +6,13 @@
 
 use std::net::SocketAddr;
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashMap;
 use pias_protocol::{flow::FlowRecord, group::Protocol, hash::FlowKey, ids::ProxyId, time::Time};
 
-use super::{reverse_hash, table_hash};
+use super::sides::{Ends, Sides};
 use crate::{
     limits::{AGED_PER_TICK, STANDBY_FOR, TCP_IDLE},
-    slots::{Handle, Slots},
+    slots::Handle,
 };
 
 /// A mate's flow.
@@ -26,6 +26,20 @@ pub struct Held {
     pub told: Time,
 }
 
+impl Ends for Held {
+    fn key(&self) -> &FlowKey {
+        &self.record.key
+    }
+
+    fn target(&self) -> SocketAddr {
+        self.record.target
+    }
+
+    fn nat(&self) -> SocketAddr {
+        self.record.nat
+    }
+}
+
 /// A mate that has flows here.
 #[derive(Debug, Default)]
 struct Owner {
@@ -37,12 +51,9 @@ struct Owner {
 /// The flows of mates.
 #[derive(Debug)]
 pub struct Standby {
-    flows: Slots<Held>,
-    forward: HashTable<Handle>,
-    reverse: HashTable<Handle>,
+    flows: Sides<Held>,
     owners: HashMap<ProxyId, Owner>,
     limit: usize,
-    seed: u64,
     cursor: usize,
 }
 
@@ -50,15 +61,7 @@ impl Standby {
     /// A table of at most `limit` flows.
     #[must_use]
     pub fn new(limit: usize, seed: u64) -> Self {
-        Self {
-            flows: Slots::default(),
-            forward: HashTable::new(),
-            reverse: HashTable::new(),
-            owners: HashMap::new(),
-            limit,
-            seed,
-            cursor: 0,
-        }
+        Self { flows: Sides::new(seed), owners: HashMap::new(), limit, cursor: 0 }
     }
 
     /// How many flows are held.
@@ -78,14 +81,7 @@ impl Standby {
         if self.flows.count() >= self.limit {
             return false;
         }
-        let handle = self.flows.insert(Held { record, of, told: now });
-        let (flows, seed) = (&self.flows, self.seed);
-        self.forward.insert_unique(table_hash(&record.key, seed), handle, |&other| {
-            flows.get(other).map_or(0, |held| table_hash(&held.record.key, seed))
-        });
-        self.reverse.insert_unique(hash_of(&record, seed), handle, |&other| {
-            flows.get(other).map_or(0, |held| hash_of(&held.record, seed))
-        });
+        self.flows.insert(Held { record, of, told: now });
         self.owners.entry(of).or_default().flows += 1;
         true
     }
@@ -109,12 +105,7 @@ impl Standby {
     /// The flow of a client's packet.
     #[must_use]
     pub fn forward(&self, key: &FlowKey) -> Option<Handle> {
-        if self.flows.count() == 0 {
-            return None;
-        }
-        let is =
-            |&handle: &Handle| self.flows.get(handle).is_some_and(|held| held.record.key == *key);
-        self.forward.find(table_hash(key, self.seed), is).copied()
+        if self.flows.count() == 0 { None } else { self.flows.forward(key) }
     }
 
     /// The flow of a target's packet to a NAT address and port.
@@ -125,14 +116,7 @@ impl Standby {
         target: SocketAddr,
         nat: SocketAddr,
     ) -> Option<Handle> {
-        let is = |&handle: &Handle| {
-            self.flows.get(handle).is_some_and(|Held { record, .. }| {
-                record.nat == nat
-                    && record.target == target
-                    && record.key.group.protocol == protocol
-            })
-        };
-        self.reverse.find(reverse_hash(protocol, target, nat.port(), self.seed), is).copied()
+        self.flows.reverse(protocol, target, nat)
     }
 
     fn reverse_of(&self, record: &FlowRecord) -> Option<Handle> {
@@ -160,32 +144,24 @@ impl Standby {
 
     /// Holds a flow no longer.
     pub fn remove(&mut self, handle: Handle) -> Option<Held> {
-        let held = *self.flows.get(handle)?;
-        let hash = table_hash(&held.record.key, self.seed);
-        if let Ok(entry) = self.forward.find_entry(hash, |&other| other == handle) {
-            entry.remove();
-        }
-        let hash = hash_of(&held.record, self.seed);
-        if let Ok(entry) = self.reverse.find_entry(hash, |&other| other == handle) {
-            entry.remove();
-        }
+        let held = self.flows.remove(handle)?;
         if let Some(owner) = self.owners.get_mut(&held.of) {
             owner.flows -= 1;
             if owner.flows == 0 {
                 self.owners.remove(&held.of);
             }
         }
-        self.flows.remove(handle)
+        Some(held)
     }
 
     /// Forgets what has not been told of for long, in a bounded number of slots at a time; the
     /// flows among them that are `ours` to go on with.
     pub fn age(&mut self, now: Time, ours: impl Fn(&Self, &Held) -> bool) -> Vec<Handle> {
-        let slots = self.flows.slots();
+        let slots = self.flows.as_slots().slots();
         let (mut old, mut inherited) = (Vec::new(), Vec::new());
         for _ in 0..AGED_PER_TICK.min(slots) {
             self.cursor = (self.cursor + 1) % slots;
-            let Some((handle, held)) = self.flows.at(self.cursor) else { continue };
+            let Some((handle, held)) = self.flows.as_slots().at(self.cursor) else { continue };
             let ours = ours(self, held);
             // Nobody tells of those any more.
             let patience = if ours { TCP_IDLE } else { STANDBY_FOR };
@@ -210,18 +186,12 @@ impl Standby {
         slots: usize,
         wanted: impl Fn(&Held) -> bool,
     ) -> (Vec<FlowRecord>, Option<usize>) {
-        let end = from.saturating_add(slots);
-        let held = (from..end.min(self.flows.slots())).filter_map(|slot| self.flows.at(slot));
-        let records = held.filter(|(_, held)| wanted(held)).map(|(_, held)| held.record).collect();
-        (records, (end < self.flows.slots()).then_some(end))
+        let (held, rest) = self.flows.some(from, slots);
+        (held.filter(|held| wanted(held)).map(|held| held.record).collect(), rest)
     }
 
     /// All flows that are held.
     pub fn iter(&self) -> impl Iterator<Item = &Held> {
-        self.flows.iter().map(|(_, held)| held)
+        self.flows.iter()
     }
-}
-
-fn hash_of(record: &FlowRecord, seed: u64) -> u64 {
-    reverse_hash(record.key.group.protocol, record.target, record.nat.port(), seed)
 }
