@@ -19,9 +19,10 @@ pub struct AgentId(pub u64);
 /// One thing to do, in the order of [`Node::poll_effect`](crate::Node::poll_effect).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Send a message to another proxy, connecting first if need be. A message that cannot be
-    /// delivered is dropped and reported by
-    /// [`Node::peer_unreachable`](crate::Node::peer_unreachable).
+    /// Send a message to another proxy, connecting first if need be. If that fails the message is
+    /// dropped, and [`Node::peer_unreachable`](crate::Node::peer_unreachable) called; where a
+    /// connection is lost with what was said on it, call
+    /// [`Node::undelivered`](crate::Node::undelivered).
     Send {
         /// Whose id; the peer's certificate must carry [`name`](Self::Send::name).
         to: ProxyId,

@@ -37,7 +37,8 @@ use crate::{
 /// ```text
 ///           driver: piasd, or the simulator
 ///   handle_message, handle_event, agent_*,      ▲ poll_effect until None
-///   peer_unreachable, handle_timeout, drain     │ next_timeout
+///   peer_unreachable, undelivered,              │ next_timeout
+///   handle_timeout, drain                       │
 ///                      ▼                        │
 ///                              Node
 /// ```
@@ -204,10 +205,16 @@ impl Node {
         self.settle(now);
     }
 
-    /// A proxy could not be connected to, or the connection to it is lost: a hint, upon which its
-    /// silence is borne for a shorter time.
+    /// A proxy could not be connected to: a hint, upon which its silence is borne for a shorter time.
     pub fn peer_unreachable(&mut self, peer: ProxyId, now: Time) {
         self.world.members.unreachable(peer, now);
+    }
+
+    /// What was said to a proxy may not have arrived: the connection to it ended, or another one took
+    /// its place. What the proxy has not acknowledged is said again.
+    pub fn undelivered(&mut self, peer: ProxyId, now: Time) {
+        self.join.undelivered(peer, now);
+        self.leases.undelivered(peer, now);
     }
 
     /// Does what is due. Call it when [`Node::next_timeout`] has come; calls too early do nothing.

@@ -197,5 +197,8 @@ pub(crate) const REPORT_REPEAT: Duration = ms(1_000);
 /// When everything is told once more after a start, or after a denial: news of these takes at most
 /// three seconds to all.
 pub(crate) const REPORT_AGAIN: Duration = ms(5_000);
+/// How long at least between two times that all unacknowledged reports to one RAP are repeated at
+/// once, because the connection to it was lost.
+pub(crate) const REPORT_HASTE: Duration = ms(200);
 /// Mean time between two steps of paced work.
 pub(crate) const STEP: Duration = ms(20);

@@ -518,3 +518,24 @@ fn an_agent_does_not_wait_for_silent_raps_for_longer_than_half_a_second() {
     });
     assert_eq!(told, Some(ms(501)));
 }
+
+#[test]
+fn what_a_lost_connection_may_have_swallowed_is_reported_again_at_once() {
+    let raps = ["nyc1", "sin1", "tyo1"].map(ProxyId::of);
+    let mut node = among(&["nyc1", "sin1", "tyo1"]);
+    node.agent_connected(AGENT, link("10.0.0.1:5000"), ms(1));
+    node.agent_message(AGENT, wish(1, group(53), 1), ms(1));
+    effects(&mut node);
+    let ack = CountAck { group: group(53), band_percent: 25 };
+    node.handle_message(raps[0], ack.into(), ms(2));
+    for rap in raps {
+        node.undelivered(rap, ms(3));
+    }
+    let again = run(&mut node, ms(30)).into_iter().filter_map(|(at, effect)| match effect {
+        Effect::Send { to, message: OverlayMessage::CountReport(_), .. } => Some((at, to)),
+        _ => None,
+    });
+    let again: Vec<_> = again.collect();
+    assert_eq!(again.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [ms(3), ms(3)]);
+    assert!(again.iter().all(|(_, to)| raps[1..].contains(to)), "{again:?}");
+}

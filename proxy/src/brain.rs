@@ -32,6 +32,8 @@ pub enum Input {
     },
     /// A proxy cannot be connected to.
     PeerUnreachable(ProxyId),
+    /// What was said to a proxy may not have arrived: its connection is lost, or was.
+    Undelivered(ProxyId),
     /// An agent opened its stream.
     AgentConnected {
         /// Its number from now on.
@@ -180,6 +182,7 @@ impl Brain {
         match input {
             Input::Message { from, message } => self.node.handle_message(from, message, now),
             Input::PeerUnreachable(peer) => self.node.peer_unreachable(peer, now),
+            Input::Undelivered(peer) => self.node.undelivered(peer, now),
             Input::AgentConnected { agent, link } => {
                 self.node.agent_connected(agent, link, now);
             }

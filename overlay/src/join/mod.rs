@@ -460,6 +460,11 @@ impl Join {
         self.say_granted(ack.group, out);
     }
 
+    /// What was said to a proxy may be lost.
+    pub(crate) fn undelivered(&mut self, proxy: ProxyId, now: Time) {
+        self.reports.undelivered(proxy, now);
+    }
+
     /// The ring changed.
     pub(crate) fn ring_changed(&mut self, now: Time) {
         self.reports.ring_changed(now);

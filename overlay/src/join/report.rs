@@ -2,7 +2,8 @@
 //!
 //! A RAP is told when the count leaves the band around what it was told last; the first target and
 //! the last leave always; everything again now and then, and at once to a RAP that is new. A report
-//! that is not acknowledged is repeated.
+//! that is not acknowledged is repeated: after a while, or at once when the connection that it went
+//! out on is known to be lost.
 //!
 //! When the ring changes, every group's RAPs are looked up anew, a few groups a step, so that a
 //! large JAP does not flood the new RAPs.
@@ -24,7 +25,7 @@ use crate::{
     outbox::Outbox,
     random::Random,
     timers::Timers,
-    timing::{COUNT_LIFETIME, REPORT_AGAIN, REPORT_REFRESH, REPORT_REPEAT, STEP},
+    timing::{COUNT_LIFETIME, REPORT_AGAIN, REPORT_HASTE, REPORT_REFRESH, REPORT_REPEAT, STEP},
     world::World,
 };
 
@@ -72,6 +73,8 @@ enum Due {
     Recheck,
     /// Repeat what is not acknowledged.
     Repeat,
+    /// Repeat all that this RAP did not acknowledge, as it may be lost.
+    Hasten(ProxyId),
     /// Tell all RAPs anew.
     Again,
     /// Report a group although nothing changed.
@@ -84,6 +87,10 @@ pub(crate) struct Reports {
     groups: BTreeMap<GroupKey, Group>,
     recheck: BTreeSet<GroupKey>,
     unacknowledged: BTreeSet<(Time, GroupKey, ProxyId)>,
+    /// After a step in which as much was repeated as may be, nothing more is before this time.
+    paced: Time,
+    /// RAPs to which reports were hastened within the last [`REPORT_HASTE`], and when.
+    hastened: BTreeMap<ProxyId, Time>,
     timers: Timers<Due>,
     random: Random,
 }
@@ -94,6 +101,8 @@ impl Reports {
             groups: BTreeMap::new(),
             recheck: BTreeSet::new(),
             unacknowledged: BTreeSet::new(),
+            paced: Time::ZERO,
+            hastened: BTreeMap::new(),
             timers: Timers::default(),
             random,
         }
@@ -153,7 +162,8 @@ impl Reports {
         // Who is back starts anew: what it did not answer before says nothing.
         let unanswered =
             before.filter(|told| !told.lost && !told.acknowledged && told.count == group.count);
-        let repeat = unanswered.map_or(REPORT_REPEAT, |t| (t.repeat * 2).min(REPORT_REFRESH));
+        let repeat = unanswered
+            .map_or(REPORT_REPEAT, |t| (t.repeat * 2).clamp(REPORT_REPEAT, REPORT_REFRESH));
         if let Some(before) = before {
             self.unacknowledged.remove(&(before.at + before.repeat, key, rap));
         }
@@ -194,6 +204,32 @@ impl Reports {
             (all + 1, heard + usize::from(told.acknowledged))
         });
         heard >= all.saturating_sub(1).max(1)
+    }
+
+    /// What was said to a proxy may be lost with its connection: what it did not acknowledge is
+    /// repeated at once. A connection that comes and goes earns no more than one round of it within
+    /// [`REPORT_HASTE`].
+    pub(crate) fn undelivered(&mut self, rap: ProxyId, now: Time) {
+        if self.unacknowledged.iter().any(|&(.., to)| to == rap) {
+            let last = self.hastened.get(&rap);
+            let at = last.map_or(now, |&last| (last + REPORT_HASTE).max(now));
+            self.timers.set_by(Due::Hasten(rap), at);
+        }
+    }
+
+    /// All that a RAP did not acknowledge is due.
+    fn hasten(&mut self, rap: ProxyId, now: Time) {
+        self.hastened.retain(|_, &mut last| now - last < REPORT_HASTE);
+        self.hastened.insert(rap, now);
+        let later = self.unacknowledged.iter().filter(|&&(at, _, to)| to == rap && at > now);
+        for waiting @ (_, key, _) in later.copied().collect::<Vec<_>>() {
+            let group = self.groups.get_mut(&key);
+            let Some(told) = group.and_then(|group| group.told.get_mut(&rap)) else { continue };
+            told.repeat = now - told.at;
+            self.unacknowledged.remove(&waiting);
+            self.unacknowledged.insert((now, key, rap));
+        }
+        self.timers.set_by(Due::Repeat, self.paced.max(now));
     }
 
     /// The ring changed: RAPs may be others.
@@ -257,6 +293,7 @@ impl Reports {
             match due {
                 Due::Recheck => self.some_rechecks(raps, now, out),
                 Due::Repeat => self.repeat(raps, now, out),
+                Due::Hasten(rap) => self.hasten(rap, now),
                 Due::Again => self.tell_anew(now),
                 Due::Refresh(key) => self.refresh(key, raps, now, out),
             }
@@ -278,10 +315,12 @@ impl Reports {
     }
 
     fn repeat(&mut self, raps: &impl Responsible, now: Time, out: &mut Outbox) {
+        let paced = now + self.random.around(STEP);
         for _ in 0..REPEATS_PER_STEP {
             let Some(&(at, key, rap)) = self.unacknowledged.first() else { return };
             if at > now {
-                break;
+                self.timers.set_by(Due::Repeat, at.max(paced));
+                return;
             }
             self.unacknowledged.pop_first();
             if raps.is_alive(rap) {
@@ -290,8 +329,8 @@ impl Reports {
                 self.forget_told(key, rap);
             }
         }
+        self.paced = paced;
         if let Some(&(at, ..)) = self.unacknowledged.first() {
-            let paced = now + self.random.around(STEP);
             self.timers.set_by(Due::Repeat, at.max(paced));
         }
     }
@@ -339,5 +378,106 @@ impl Reports {
         }
         self.recheck.remove(&key);
         self.timers.cancel(Due::Refresh(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pias_protocol::overlay::OverlayMessage;
+
+    use super::*;
+    use crate::outbox::Queued;
+
+    const RAPS: [ProxyId; 2] = [ProxyId(1), ProxyId(2)];
+
+    struct Both;
+
+    impl Responsible for Both {
+        fn raps(&self, _: &GroupKey) -> Vec<ProxyId> {
+            RAPS.to_vec()
+        }
+
+        fn is_alive(&self, _: ProxyId) -> bool {
+            true
+        }
+    }
+
+    fn ms(n: u64) -> Time {
+        Time::from_micros(n * 1_000)
+    }
+
+    fn key(port: u16) -> GroupKey {
+        format!("203.0.113.1:{port}/udp").parse().unwrap()
+    }
+
+    /// Reports of so many groups, all of them told to both RAPs at the start.
+    fn told(groups: u16) -> (Reports, Outbox) {
+        let (mut reports, mut out) = (Reports::new(Random::new(1)), Outbox::new(ProxyId(9)));
+        for port in 1..=groups {
+            reports.count(key(port), 1, &Both, Time::ZERO, &mut out);
+        }
+        assert_eq!(sent(&mut out).len(), 2 * usize::from(groups));
+        (reports, out)
+    }
+
+    fn sent(out: &mut Outbox) -> Vec<(ProxyId, GroupKey)> {
+        let report = |queued| match queued {
+            Queued::Message { to, message: OverlayMessage::CountReport(report), .. } => {
+                (to, report.group)
+            }
+            other => panic!("{other:?}"),
+        };
+        std::iter::from_fn(|| out.pop()).map(report).collect()
+    }
+
+    /// What is sent up to `end`, and when.
+    fn run(reports: &mut Reports, out: &mut Outbox, end: Time) -> Vec<(Time, ProxyId)> {
+        let mut all = Vec::new();
+        while let Some(at) = reports.next().filter(|at| *at <= end) {
+            reports.tick(&Both, at, out);
+            all.extend(sent(out).into_iter().map(|(to, _)| (at, to)));
+        }
+        all
+    }
+
+    #[test]
+    fn what_a_lost_connection_may_have_swallowed_is_said_again_at_once() {
+        let (mut reports, mut out) = told(1);
+        reports.undelivered(RAPS[0], ms(20));
+        assert_eq!(run(&mut reports, &mut out, ms(20)), [(ms(20), RAPS[0])]);
+        // The other RAP, and a further repetition, have their usual time.
+        assert_eq!(run(&mut reports, &mut out, ms(999)), []);
+        let later = run(&mut reports, &mut out, ms(1_999));
+        assert_eq!(later.iter().map(|(_, to)| *to).collect::<Vec<_>>(), [RAPS[1], RAPS[0]]);
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_not_said_again() {
+        let (mut reports, mut out) = told(1);
+        reports.acknowledged(RAPS[0], &CountAck { group: key(1), band_percent: 25 });
+        reports.undelivered(RAPS[0], ms(20));
+        assert_eq!(run(&mut reports, &mut out, ms(999)), []);
+    }
+
+    #[test]
+    fn a_connection_that_comes_and_goes_does_not_make_a_storm() {
+        let (mut reports, mut out) = told(1);
+        let mut all = Vec::new();
+        for n in 20..420 {
+            reports.undelivered(RAPS[0], ms(n));
+            all.extend(run(&mut reports, &mut out, ms(n)));
+        }
+        assert_eq!(all, [(ms(20), RAPS[0]), (ms(220), RAPS[0])]);
+    }
+
+    #[test]
+    fn many_reports_that_may_be_lost_are_said_again_in_steps() {
+        let (mut reports, mut out) = told(1_000);
+        reports.undelivered(RAPS[0], ms(20));
+        let all = run(&mut reports, &mut out, ms(900));
+        assert_eq!(all.len(), 1_000);
+        for at in all.iter().map(|&(at, _)| at).collect::<BTreeSet<_>>() {
+            assert!(all.iter().filter(|(sent, _)| *sent == at).count() <= REPEATS_PER_STEP);
+        }
     }
 }

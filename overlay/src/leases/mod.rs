@@ -152,6 +152,11 @@ impl Leases {
         }
     }
 
+    /// What was said to a proxy may be lost.
+    pub(crate) fn undelivered(&mut self, proxy: ProxyId, now: Time) {
+        self.told.undelivered(proxy, now);
+    }
+
     /// When [`Leases::tick`] is due.
     pub(crate) fn next(&self) -> Option<Time> {
         let times = [self.told.next(), self.announced.next(), self.takeover.next()];

@@ -24,6 +24,7 @@ use crate::{
 #[derive(Debug)]
 struct Batch {
     targets: Vec<TargetId>,
+    sent: Time,
     /// When it is taken for lost.
     until: Time,
 }
@@ -68,6 +69,15 @@ impl Told {
     pub(super) fn gone(&mut self, mate: ProxyId) {
         if self.heir == Some(mate) {
             self.heir = None;
+        }
+    }
+
+    /// What was said to a proxy may be lost with its connection: then the batch under way is.
+    pub(super) fn undelivered(&mut self, proxy: ProxyId, now: Time) {
+        if self.heir == Some(proxy)
+            && let Some(batch) = &mut self.batch
+        {
+            batch.until = batch.until.min((batch.sent + STEP).max(now));
         }
     }
 
@@ -129,6 +139,6 @@ impl Told {
         }
         out.send(heir, LeaseReplica { epoch: self.epoch, sequence: self.sequence, leases, ended });
         self.sequence += 1;
-        self.batch = Some(Batch { targets, until: now + LEASE_REPEAT });
+        self.batch = Some(Batch { targets, sent: now, until: now + LEASE_REPEAT });
     }
 }

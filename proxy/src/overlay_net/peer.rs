@@ -3,6 +3,9 @@
 //! Both sides may dial at once. Then both use the connection that the proxy with the lower id
 //! dialled: the other side gives its own attempt up, or lets its connection fall idle. Of an old
 //! and a new connection the new one counts: its peer has restarted.
+//!
+//! What a connection takes with it when it is lost nobody says again here. The brain is told
+//! ([`Input::Undelivered`]), and says what still matters.
 
 use std::{
     net::SocketAddr,
@@ -92,6 +95,7 @@ pub(super) fn spawn(net: OverlayNet, id: ProxyId, name: String) -> PeerHandle {
         link: None,
         pause: limits::DIAL_PAUSE_LEAST,
         rest_until: None,
+        dropped: false,
     };
     tokio::spawn(peer.run(outgoing, adopted));
     PeerHandle { current, queue, adopted: adopt }
@@ -115,6 +119,8 @@ struct Peer {
     link: Option<Link>,
     pause: Duration,
     rest_until: Option<Instant>,
+    /// Whether messages were dropped, or lost with a connection, and the brain does not know.
+    dropped: bool,
 }
 
 /// What happened to a peer.
@@ -190,12 +196,24 @@ impl Peer {
         if rival.is_some() && !by_lower {
             return;
         }
+        // A rival is read to its end by the peer; what an older one has under way is lost.
+        let lossy = self.dropped || (self.link.is_some() && rival.is_none());
         self.pause = limits::DIAL_PAUSE_LEAST;
         self.rest_until = None;
         *lock(&self.current) = Some(connection.clone());
         let address = connection.remote_address();
         self.link =
             Some(Link { connection, stream: None, dialled, since: Instant::now(), address });
+        if lossy {
+            self.undelivered();
+        }
+    }
+
+    /// Tells the brain that messages may be lost.
+    fn undelivered(&mut self) {
+        self.dropped = false;
+        // A full queue has other news: then what was lost is repeated in its own time.
+        let _ = self.net.0.inputs.try_send(Input::Undelivered(self.id));
     }
 
     /// Forgets the connection. A peer that restarted answers with a stateless reset, and is dialled
@@ -209,8 +227,11 @@ impl Peer {
         tracing::debug!(peer = self.name, %why, "the connection to a peer ended");
         let dialled = self.link.take().is_some_and(|link| link.dialled);
         *lock(&self.current) = None;
+        self.dropped = true;
         if matches!(why, ConnectionError::Reset) && dialled {
             self.dial(address, adopted).await;
+        } else {
+            self.undelivered();
         }
     }
 
@@ -222,6 +243,7 @@ impl Peer {
     ) {
         let resting = self.rest_until.is_some_and(|until| Instant::now() < until);
         if self.link.is_none() && (resting || !self.dial(message.address, adopted).await) {
+            self.dropped = true;
             self.net.0.counters.dropped(Queue::Unreachable);
             while outgoing.try_recv().is_ok() {
                 self.net.0.counters.dropped(Queue::Unreachable);

@@ -138,7 +138,7 @@ async fn a_client_without_a_certificate_is_refused() {
 #[tokio::test]
 async fn a_peer_that_restarted_is_reached_again_at_once() {
     let operator = Operator::new(&["fra1", "nyc1"]);
-    let fra = Proxy::start(&operator, "fra1");
+    let mut fra = Proxy::start(&operator, "fra1");
     // A runtime of its own dies as a process does: without a goodbye.
     let process = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let mut nyc = {
@@ -163,6 +163,27 @@ async fn a_peer_that_restarted_is_reached_again_at_once() {
     });
     let input = heard.await.expect("the new process is reached");
     assert!(matches!(input, Input::Message { from, .. } if from == fra.id));
+    let told = fra.hear().await;
+    assert!(matches!(told, Input::Undelivered(peer) if peer == nyc.id), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_could_not_be_said_is_told_once_the_peer_is_there() {
+    let operator = Operator::new(&["fra1", "nyc1"]);
+    let (mut fra, absent) = (Proxy::start(&operator, "fra1"), Proxy::start(&operator, "nyc1"));
+    let port = absent.address.port();
+    absent.net.close().await;
+    drop(absent);
+    eventually(|| UdpSocket::bind(("127.0.0.1", port)).is_ok()).await;
+    let nyc = ProxyId::of("nyc1");
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    fra.net.send_to(nyc, "nyc1", address, Delivery::Stream, &count(25).into());
+    assert!(matches!(fra.hear().await, Input::PeerUnreachable(peer) if peer == nyc));
+    let there = Proxy::at(&operator, "nyc1", port);
+    there.say(&fra, Delivery::Stream, count(50));
+    let told = fra.hear().await;
+    assert!(matches!(told, Input::Undelivered(peer) if peer == nyc), "{told:?}");
+    assert_eq!(fra.hear_from(nyc).await, count(50).into());
 }
 
 #[tokio::test]
