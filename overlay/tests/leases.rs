@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use pias_overlay::{AgentId, DEFAULT_HEARTBEAT, Effect, Node, NodeConfig};
 use pias_protocol::{
-    agent::Join,
+    agent::{Join, Leave},
     forwarding::{ForwardingEvent, ForwardingUpdate, SecondChanceCause, TargetState},
     group::GroupKey,
     hash::FlowHash,
@@ -126,8 +126,12 @@ fn acknowledge(node: &mut Node, replica: &LeaseReplica, known: bool, now: Time) 
 
 /// The mate tells its leases, and dies; what the node wished until its death was known.
 fn inherit(node: &mut Node, leases: std::ops::Range<u64>) -> (Vec<Effect>, Time) {
-    for (sequence, first) in (0..).zip(leases.clone().step_by(256)) {
-        let leases = (first..leases.end.min(first + 256)).map(lease).collect();
+    inherit_these(node, &leases.map(lease).collect::<Vec<_>>())
+}
+
+fn inherit_these(node: &mut Node, leases: &[Lease]) -> (Vec<Effect>, Time) {
+    for (sequence, leases) in (0..).zip(leases.chunks(256)) {
+        let leases = leases.to_vec();
         let batch = LeaseReplica { epoch: 5, sequence, leases, ended: Vec::new() };
         hear(node, batch, ms(2_000));
     }
@@ -258,4 +262,63 @@ fn an_inherited_lease_ends_when_a_mate_has_it_but_its_flows_may_go_on() {
     hear(&mut node, MemberUpdate { pushed: true, members: vec![back], clusters: vec![] }, now);
     hear(&mut node, LeaseTaken { leases: vec![(group(1), target(1))] }, now);
     assert_eq!(served(&effects(&mut node)), [(target(1), TargetState::Draining)]);
+}
+
+#[test]
+fn a_group_of_many_targets_is_taken_over_in_steps_too() {
+    let mut node = with_mate();
+    let all = 2_000;
+    let leases = (1..=all).map(|n| Lease { group: group(1), ..lease(n) });
+    let (wished, now) = inherit_these(&mut node, &leases.collect::<Vec<_>>());
+    let first = served(&wished).len();
+    assert!((1..=512).contains(&first), "{first} at once");
+    let later = run(&mut node, now, now + Duration::from_millis(200), false);
+    let later: Vec<_> = later.into_iter().map(|(_, effect)| effect).collect();
+    assert_eq!(first + served(&later).len(), all as usize);
+    assert_eq!(node.group(&group(1), now).local.len(), all as usize);
+}
+
+#[test]
+fn an_agent_of_many_inherited_targets_is_reset_no_more_often_than_any_other() {
+    let mut node = with_mate();
+    let leases = (1..=2_000).map(|n| Lease { link: link(1), ..lease(n) });
+    let (wished, now) = inherit_these(&mut node, &leases.collect::<Vec<_>>());
+    let later = run(&mut node, now, now + Duration::from_secs(4), false);
+    let all = wished.into_iter().chain(later.into_iter().map(|(_, effect)| effect));
+    assert_eq!(all.filter(|effect| matches!(effect, Effect::ResetAgent(_))).count(), 3);
+}
+
+#[test]
+fn a_target_that_left_at_once_is_not_announced_to_mates_where_it_may_be_now() {
+    let mut node = with_mate();
+    joins(&mut node, 1, ms(2_000));
+    let lease = TargetId(node.targets(ms(2_000))[0].id);
+    node.agent_message(AGENT, Leave { lease }.into(), ms(2_001));
+    let wished = run(&mut node, ms(2_001), ms(2_300), true);
+    let taken = |effect: &Effect| {
+        matches!(effect, Effect::Send { message: OverlayMessage::LeaseTaken(_), .. })
+    };
+    assert!(!wished.iter().any(|(_, effect)| taken(effect)));
+}
+
+#[test]
+fn an_answer_to_a_batch_that_was_never_sent_changes_nothing() {
+    let mut node = with_mate();
+    let told = replicas(&run(&mut node, ms(2_000), ms(8_000), true));
+    let last = told.last().expect("the heir is asked now and then whether it knows");
+    let wrong = LeaseReplica { sequence: u64::MAX, ..last.clone() };
+    acknowledge(&mut node, &wrong, false, ms(8_000));
+    let again = replicas(&run(&mut node, ms(8_000), ms(9_500), true));
+    assert!(again.iter().all(|replica| replica.epoch == last.epoch));
+}
+
+#[test]
+fn a_lost_batch_is_told_again_at_once_when_the_connection_is_known_to_be_lost() {
+    let mut node = with_mate();
+    joins(&mut node, 1, ms(2_000));
+    let lost = replicas(&run(&mut node, ms(2_000), ms(2_100), true));
+    assert_eq!(lost.len(), 1);
+    node.undelivered(ProxyId::of(MATE), ms(2_200));
+    let again = replicas(&run(&mut node, ms(2_200), ms(2_220), true));
+    assert_eq!(again.iter().map(|replica| &replica.leases).collect::<Vec<_>>(), [&lost[0].leases]);
 }

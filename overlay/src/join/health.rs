@@ -38,11 +38,9 @@ impl Join {
     /// New flows to a target stay unanswered: is the service there, is the agent?
     pub(crate) fn target_silent(&mut self, id: TargetId, now: Time, out: &mut Outbox) {
         self.probe(id, now, out);
-        if let Some(agent) = self.targets.get(&id).and_then(|target| target.agent)
-            && self.agents.get(&agent).is_some_and(|agent| !agent.is_pinged())
-        {
+        if let Some(agent) = self.targets.get(&id).and_then(|target| target.agent) {
             // A service may be slow for many reasons: the doubt in its agent is weak.
-            self.ping(agent, 2, now, out);
+            self.try_agent(agent, 2, now, out);
         }
     }
 
@@ -58,10 +56,8 @@ impl Join {
 
     /// An ICMP error says that an agent's port is closed. Anyone can send one, so it is asked.
     pub(crate) fn agent_unreachable(&mut self, remote: SocketAddr, now: Time, out: &mut Outbox) {
-        if let Some(&id) = self.by_remote.get(&remote)
-            && self.agents.get(&id).is_some_and(|agent| !agent.is_pinged())
-        {
-            self.ping(id, 1, now, out);
+        if let Some(&id) = self.by_remote.get(&remote) {
+            self.try_agent(id, 1, now, out);
         }
     }
 
@@ -164,6 +160,14 @@ impl Join {
         target.probing = None;
         if target.service != Service::Answers {
             self.probe(id, now, out);
+        }
+    }
+
+    /// Pings an agent that is in doubt, unless a ping is out already: to ping it again is for the
+    /// deadline of that one.
+    pub(super) fn try_agent(&mut self, id: AgentId, doubt: u32, now: Time, out: &mut Outbox) {
+        if self.agents.get(&id).is_some_and(|agent| !agent.is_pinged()) {
+            self.ping(id, doubt, now, out);
         }
     }
 

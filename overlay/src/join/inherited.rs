@@ -53,8 +53,12 @@ pub(super) struct Orphans {
 
 impl Orphans {
     fn add(&mut self, link: AgentLink, target: TargetId, now: Time) {
-        self.waiting.entry(link).or_default().targets.insert(target);
-        self.timers.set_by(link, now);
+        let orphan = self.waiting.entry(link).or_insert_with(|| {
+            // Its resets are for all its targets.
+            self.timers.set(link, now);
+            Orphan::default()
+        });
+        orphan.targets.insert(target);
     }
 
     /// A target waits no more for its agent.
@@ -136,7 +140,9 @@ impl Join {
 
     /// Leases of agents that joined here since a time.
     pub(crate) fn joined_since(&self, time: Time) -> impl Iterator<Item = TargetId> + '_ {
-        let recent = move |target: &&Registered| target.agent.is_some() && target.since >= time;
+        let recent = move |target: &&Registered| {
+            target.agent.is_some() && !target.leaving && target.since >= time
+        };
         self.targets.values().filter(recent).map(|target| target.id)
     }
 
@@ -146,15 +152,23 @@ impl Join {
         news.then(|| (std::mem::take(&mut self.changed), std::mem::take(&mut self.joined)))
     }
 
-    /// Serves the target of a JAP that died, one of `among` such.
+    /// Serves targets of one group of JAPs that died, which are some of `among` such.
     pub(crate) fn inherit(
         &mut self,
-        lease: &Lease,
+        group: GroupKey,
+        leases: &[Lease],
         among: usize,
         world: &World,
         now: Time,
         out: &mut Outbox,
     ) {
+        for lease in leases {
+            self.inherit_one(lease, among, now, out);
+        }
+        self.count(group, world, now, out);
+    }
+
+    fn inherit_one(&mut self, lease: &Lease, among: usize, now: Time, out: &mut Outbox) {
         let left = lease.state == LeaseState::Left;
         let known = self.by_address.get(&(lease.group, lease.target)).copied();
         if known.is_some_and(|id| left || self.targets.get(&id).is_some_and(|t| !t.leaving)) {
@@ -181,7 +195,7 @@ impl Join {
             self.orphans.add(lease.link, id, now);
         }
         out.counters.leases_inherited += 1;
-        self.publish(id, world, now, out);
+        self.forward(id, out);
     }
 
     /// A mate says that a target joined there. An inherited one leaves; one whose agent is connected
@@ -202,9 +216,7 @@ impl Join {
             return self.leave(id, "it joined at another proxy", world, now, out);
         };
         target.taken = true;
-        if self.agents.get(&agent).is_some_and(|agent| !agent.is_pinged()) {
-            self.ping(agent, 1, now, out);
-        }
+        self.try_agent(agent, 1, now, out);
     }
 
     /// This proxy was taken for dead: its agents may have been reset, and the RAPs have forgotten
@@ -221,7 +233,7 @@ impl Join {
     pub(super) fn some_suspects(&mut self, now: Time, out: &mut Outbox) {
         for _ in 0..SUSPECTS_PER_STEP {
             let Some(agent) = self.suspects.quiet.pop_first() else { return };
-            self.ping(agent, 1, now, out);
+            self.try_agent(agent, 1, now, out);
         }
         if !self.suspects.quiet.is_empty() {
             self.timers.set(Due::Suspects, now + STEP);

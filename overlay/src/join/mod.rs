@@ -382,12 +382,20 @@ impl Join {
     /// Tells the datapath what a target is now, and the RAPs what its group counts.
     fn publish(&mut self, id: TargetId, world: &World, now: Time, out: &mut Outbox) {
         let Some(target) = self.targets.get(&id) else { return };
-        out.forward(ForwardingUpdate::Target(target.forwarding()));
-        self.changed.insert(id);
         let group = target.group;
+        self.forward(id, out);
         self.count(group, world, now, out);
     }
 
+    /// Tells the datapath, and the heir, what a target is now.
+    fn forward(&mut self, id: TargetId, out: &mut Outbox) {
+        if let Some(target) = self.targets.get(&id) {
+            out.forward(ForwardingUpdate::Target(target.forwarding()));
+            self.changed.insert(id);
+        }
+    }
+
+    /// Tells the RAPs what a group counts: looks at all its targets, so once for many changes.
     fn count(&mut self, group: GroupKey, world: &World, now: Time, out: &mut Outbox) {
         let shares = self.of_group(group).map(Registered::share);
         let count = shares.fold(0, u32::saturating_add);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pias_protocol::{
     ids::{ProxyId, TargetId},
     limits::MAX_LEASES_PER_MESSAGE,
-    overlay::LeaseTaken,
+    overlay::{LeaseState, LeaseTaken},
     time::Time,
 };
 
@@ -83,8 +83,9 @@ fn some(targets: &mut BTreeSet<TargetId>, join: &Join) -> Option<LeaseTaken> {
     while leases.len() < MAX_LEASES_PER_MESSAGE
         && let Some(target) = targets.pop_first()
     {
-        // It may have left meanwhile.
-        leases.extend(join.lease(target).map(|lease| (lease.group, lease.target)));
+        // It may have left meanwhile, and be at another mate.
+        let lease = join.lease(target).filter(|lease| lease.state != LeaseState::Left);
+        leases.extend(lease.map(|lease| (lease.group, lease.target)));
     }
     (!leases.is_empty()).then_some(LeaseTaken { leases })
 }

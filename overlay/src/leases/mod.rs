@@ -63,6 +63,7 @@ impl Leases {
     /// Mates came or went: maybe there is another heir.
     pub(crate) fn mates_changed(&mut self, join: &Join, world: &World, now: Time) {
         self.told.heir_is(world.heir(world.own), join, now);
+        self.replicas.keep(|mate| world.heir(mate) == Some(world.own));
     }
 
     /// A mate is here (again): what it does not know yet, it is told.

@@ -77,6 +77,15 @@ impl Replicas {
         }
     }
 
+    /// Forgets what mates told of which another proxy is the heir now: it grows stale, and must not
+    /// be taken over should this proxy become their heir the moment they die.
+    pub(super) fn keep(&mut self, wards: impl Fn(ProxyId) -> bool) {
+        let others: Vec<_> = self.of.keys().copied().filter(|&mate| !wards(mate)).collect();
+        for mate in others {
+            self.take(mate);
+        }
+    }
+
     /// All leases of a mate, which are not kept any longer.
     pub(super) fn take(&mut self, mate: ProxyId) -> Vec<Lease> {
         let leases = self.of.remove(&mate).map(|replica| replica.leases).unwrap_or_default();
@@ -149,5 +158,16 @@ mod tests {
         replicas.taken(JAP, moved.group, moved.target);
         replicas.taken(MATE, moved.group, moved.target);
         assert_eq!(held(&mut replicas, JAP), [2]);
+    }
+
+    #[test]
+    fn what_a_mate_told_before_it_had_another_heir_is_not_taken_over() {
+        let (mut replicas, mut out) = (Replicas::default(), Outbox::new(ProxyId(9)));
+        replicas.update(JAP, batch(7, 0, &[1, 2], &[]), &mut out);
+        replicas.update(MATE, batch(8, 0, &[3], &[]), &mut out);
+        replicas.keep(|mate| mate == MATE);
+        assert!(!replicas.update(JAP, batch(7, 1, &[4], &[]), &mut out), "it has to begin anew");
+        assert_eq!((held(&mut replicas, JAP), held(&mut replicas, MATE)), (vec![], vec![3]));
+        assert_eq!((replicas.count, replicas.by_target.len()), (0, 0));
     }
 }

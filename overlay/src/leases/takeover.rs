@@ -53,11 +53,26 @@ impl Takeover {
         now: Time,
         out: &mut Outbox,
     ) -> bool {
-        let Some(leases) = self.groups.remove(&group) else { return false };
-        for lease in &leases {
-            join.inherit(lease, self.among, world, now, out);
+        self.some(group, INHERITED_PER_STEP, join, world, now, out) > 0
+    }
+
+    /// Takes over up to `most` leases of a group. How many there were.
+    fn some(
+        &mut self,
+        group: GroupKey,
+        most: usize,
+        join: &mut Join,
+        world: &World,
+        now: Time,
+        out: &mut Outbox,
+    ) -> usize {
+        let Some(leases) = self.groups.get_mut(&group) else { return 0 };
+        let some = leases.split_off(leases.len().saturating_sub(most));
+        if leases.is_empty() {
+            self.groups.remove(&group);
         }
-        true
+        join.inherit(group, &some, self.among, world, now, out);
+        some.len()
     }
 
     /// A target joined elsewhere meanwhile.
@@ -75,12 +90,14 @@ impl Takeover {
         if self.due.is_none_or(|due| due > now) {
             return;
         }
-        let mut done = 0;
-        while done < INHERITED_PER_STEP
-            && let Some(group) = self.order.pop_front()
+        let mut room = INHERITED_PER_STEP;
+        while room > 0
+            && let Some(&group) = self.order.front()
         {
-            done += self.groups.get(&group).map_or(0, Vec::len);
-            self.wanted(group, join, world, now, out);
+            room -= self.some(group, room, join, world, now, out);
+            if !self.groups.contains_key(&group) {
+                self.order.pop_front();
+            }
         }
         self.due = (!self.order.is_empty()).then(|| now + STEP);
     }

@@ -101,11 +101,15 @@ impl Told {
 
     /// The heir answers.
     pub(super) fn acknowledged(&mut self, from: ProxyId, ack: &LeaseAck, join: &Join, now: Time) {
-        if Some(from) != self.heir || ack.epoch != self.epoch || ack.sequence + 1 != self.sequence {
+        let last = self.sequence.checked_sub(1);
+        if Some(from) != self.heir || ack.epoch != self.epoch || Some(ack.sequence) != last {
             return;
         }
         if !ack.known {
-            return self.begin(join, now);
+            self.begin(join, now);
+            // One that never knows anything is told no faster than one that does.
+            self.due = now + STEP;
+            return;
         }
         if self.batch.take().is_some() {
             let more = if self.news.is_empty() { LEASE_REFRESH } else { STEP };
