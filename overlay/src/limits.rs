@@ -83,6 +83,11 @@ pub(crate) const MAX_RESOLVE_ATTEMPTS: u8 = 8;
 /// them.
 pub(crate) const MAX_RENDEZVOUS_GROUPS: usize = 131_072;
 
+/// With so many groups a RAP remembers none that it was only asked for: who tries all ports of all
+/// addresses leaves room for groups that are served. Their ingresses are told no changes, and ask
+/// again.
+pub(crate) const MAX_ASKED_GROUPS: usize = MAX_RENDEZVOUS_GROUPS / 2;
+
 /// Most ingresses per group that are told when its set of JAPs changes. The one that asked least
 /// recently makes room; it learns the change when it asks again.
 pub(crate) const MAX_ASKERS: usize = 256;

@@ -26,6 +26,10 @@ pub(crate) const SPEAK_ALONE: Duration = ms(600);
 /// believed. Who judges a proxy dead has not heard it for longer, so news of a true death is.
 pub(crate) const HEARSAY_BEATS: f64 = 1.5;
 
+/// Longest round trip that is measured. Silence is borne for a round trip longer, so what takes
+/// longer than this must not be taken for one.
+pub(crate) const MAX_RTT: Duration = ms(2_000);
+
 /// How often contacts in watched clusters are beaten.
 pub(crate) const WATCH_BEAT: Duration = ms(1_000);
 /// How long all contacts of a cluster may be silent before its members are asked: two beats.

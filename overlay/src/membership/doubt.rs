@@ -9,7 +9,7 @@ use pias_protocol::{
 };
 
 use super::spread::Subject;
-use crate::{limits::MAX_DOUBTS, timing::DOUBT};
+use crate::{limits::MAX_DOUBTS, outbox::Outbox, timing::DOUBT};
 
 /// What is said.
 #[derive(Clone, Debug)]
@@ -24,8 +24,15 @@ pub(super) struct Doubts(BTreeMap<Subject, (Time, Claim)>);
 
 impl Doubts {
     /// Takes a claim. Whether it is doubted: not if there are too many.
-    pub(super) fn doubt(&mut self, subject: Subject, claim: Claim, now: Time) -> bool {
+    pub(super) fn doubt(
+        &mut self,
+        subject: Subject,
+        claim: Claim,
+        now: Time,
+        out: &mut Outbox,
+    ) -> bool {
         if self.0.len() >= MAX_DOUBTS && !self.0.contains_key(&subject) {
+            out.counters.table_full += 1;
             return false;
         }
         self.0.entry(subject).or_insert((now + DOUBT, claim));

@@ -1,8 +1,9 @@
-//! What a record changes: whether it is believed, what follows from it, and who is told next.
+//! What a record of a proxy changes: whether it is believed, what follows from it, and who is told
+//! next. Records of whole clusters: see [`clusters`](super::clusters).
 //!
 //! | what comes | what happens |
 //! | --- | --- |
-//! | the own death | denied with a higher incarnation, or version |
+//! | the own death | denied with a higher incarnation |
 //! | a death of one that was just heard | not believed; the accused is told |
 //! | a death found by comparing tables | believed if the accused does not deny it in time |
 //! | dead and unknown | not worth remembering |
@@ -11,22 +12,19 @@
 use pias_protocol::{
     hash,
     ids::{ClusterId, ProxyId},
-    overlay::{ClusterRecord, Heartbeat, MemberRecord, MemberState, MemberUpdate},
+    overlay::{MemberRecord, MemberState, MemberUpdate},
     time::Time,
 };
 
 use super::{
-    Due, MemberEvent, Membership,
+    Due, MemberEvent, Membership, ask,
     doubt::Claim,
-    duty,
-    merge::{Change, alive, change, implausible},
+    merge::{Change, MAX_INCARNATION, alive, change, implausible},
     observe::Verdict,
     peer::{Mate, Peer},
     records,
     spread::{Spread, Subject},
     table::Member,
-    tell,
-    watch::ClusterVerdict,
 };
 use crate::{
     limits::{MAX_MEMBERS, PUSHERS},
@@ -37,7 +35,7 @@ use crate::{
 
 /// How a record came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Came {
+pub(super) enum Came {
     /// As news.
     Pushed,
     /// By comparing tables.
@@ -48,10 +46,10 @@ enum Came {
 
 /// What came of a message.
 #[derive(Debug, Default)]
-struct Learned {
-    news: Vec<Subject>,
+pub(super) struct Learned {
+    pub(super) news: Vec<Subject>,
     /// Records that were known already, but for those of mates: several observers speak of these.
-    known: usize,
+    pub(super) known: usize,
 }
 
 /// A record that is believed.
@@ -117,7 +115,7 @@ impl Membership {
         }
     }
 
-    fn push_news(&mut self, news: &[Subject], now: Time, out: &mut Outbox) {
+    pub(super) fn push_news(&mut self, news: &[Subject], now: Time, out: &mut Outbox) {
         self.spread.push(news, self.own_id, &self.table, &self.neighbours, now, out);
     }
 
@@ -178,14 +176,17 @@ impl Membership {
         out: &mut Outbox,
     ) -> Option<Accepted> {
         let id = ProxyId::of(&record.name);
-        if id == self.own_id {
-            self.deny(from, record, now, out);
-            return None;
-        }
         let refuse = |why, out: &mut Outbox| {
             out.notice(Notice::RecordRefused { name: record.name.clone(), why });
             None
         };
+        if record.incarnation >= MAX_INCARNATION {
+            return refuse("no incarnation is left to deny it with", out);
+        }
+        if id == self.own_id {
+            self.deny(from, record, now, out);
+            return None;
+        }
         if let Some(why) = implausible(self.addresses, record) {
             return refuse(why, out);
         }
@@ -217,7 +218,7 @@ impl Membership {
             // Who lost its own way to a proxy must not take it from those who hear it. The proxy is
             // told, and denies it.
             let heard = self.observe.just_heard(&self.peers, id, now);
-            if heard || (came == Came::Compared && self.doubt_member(id, record, now)) {
+            if heard || (came == Came::Compared && self.doubt_member(id, record, now, out)) {
                 let members = vec![record.clone()];
                 out.send(id, MemberUpdate { pushed: false, clusters: vec![], members });
                 return None;
@@ -226,9 +227,15 @@ impl Membership {
         Some(Accepted { id, change, moved })
     }
 
-    fn doubt_member(&mut self, id: ProxyId, record: &MemberRecord, now: Time) -> bool {
+    fn doubt_member(
+        &mut self,
+        id: ProxyId,
+        record: &MemberRecord,
+        now: Time,
+        out: &mut Outbox,
+    ) -> bool {
         let claim = Claim::Member(record.clone());
-        let doubted = self.doubts.doubt(Subject::Member(id), claim, now);
+        let doubted = self.doubts.doubt(Subject::Member(id), claim, now, out);
         if let Some(at) = self.doubts.next() {
             self.timers.set_by(Due::Doubt, at);
         }
@@ -253,6 +260,7 @@ impl Membership {
             self.mate_changed(id, lives, what.change, now);
         } else if self.peers.get(&id).is_some_and(|peer| peer.mate.is_some()) {
             self.peers.remove(&id);
+            self.observe.settled(id);
         }
         if lives {
             self.forget.alive(id);
@@ -344,7 +352,7 @@ impl Membership {
     /// This proxy may be the one that is cut off: it speaks when it has heard somebody else.
     fn keep_quiet(&mut self, dead: ProxyId, now: Time, out: &mut Outbox) {
         for id in self.neighbours.chosen() {
-            out.send_datagram(id, Heartbeat { sequence: now.as_micros(), asks: true });
+            ask(id, now, out);
         }
         self.unspoken.insert(dead, now);
         self.timers.set_by(Due::Speak, now + SPEAK_ALONE);
@@ -362,171 +370,6 @@ impl Membership {
         let news: Vec<_> = sure.map(|(id, _)| Subject::Member(id)).collect();
         if !news.is_empty() {
             self.push_news(&news, now, out);
-        }
-    }
-
-    // Clusters.
-
-    #[expect(clippy::too_many_arguments, reason = "as members, and who says it")]
-    fn learn_cluster(
-        &mut self,
-        from: ProxyId,
-        record: ClusterRecord,
-        came: Came,
-        now: Time,
-        learned: &mut Learned,
-        events: &mut Vec<MemberEvent>,
-        out: &mut Outbox,
-    ) {
-        let id = record.cluster;
-        let Some(cluster) = self.table.cluster(id) else { return };
-        let moved = record.stamp > cluster.stamp;
-        let newer = (record.version, record.down) > (cluster.version, cluster.down);
-        if !moved && !newer {
-            let same = record.version == cluster.version && record.stamp == cluster.stamp;
-            learned.known += usize::from(same && id != self.cluster);
-            return;
-        }
-        if moved {
-            self.change().edit(id, |cluster| {
-                cluster.stamp = record.stamp;
-                cluster.coordinate = record.coordinate;
-            });
-            self.spread.push_later(Subject::Cluster(id), from, now);
-        }
-        if newer {
-            if id == self.cluster && record.down {
-                self.deny_cluster(record.version, now, events, out);
-            } else if !self.doubted_cluster(record, came, now, out) {
-                self.turn_cluster(record, now, events, out);
-                learned.news.push(Subject::Cluster(id));
-            }
-        }
-    }
-
-    /// Whether the loss of a cluster is not believed, or not yet; then its members are told.
-    fn doubted_cluster(
-        &mut self,
-        record: ClusterRecord,
-        came: Came,
-        now: Time,
-        out: &mut Outbox,
-    ) -> bool {
-        let Some(cluster) = self.table.cluster(record.cluster) else { return false };
-        if !record.down || cluster.living() == 0 {
-            return false;
-        }
-        let accused = duty::delegate(cluster, self.cluster);
-        let subject = Subject::Cluster(record.cluster);
-        let doubted = self.watch.hears(record.cluster, now)
-            || (came == Came::Compared && self.doubts.doubt(subject, Claim::Cluster(record), now));
-        if doubted {
-            if let Some(accused) = accused {
-                let update =
-                    MemberUpdate { pushed: false, clusters: vec![record], members: vec![] };
-                out.send(accused, update);
-            }
-            if let Some(at) = self.doubts.next() {
-                self.timers.set_by(Due::Doubt, at);
-            }
-        }
-        doubted
-    }
-
-    /// A cluster is down, or was not.
-    fn turn_cluster(
-        &mut self,
-        record: ClusterRecord,
-        now: Time,
-        events: &mut Vec<MemberEvent>,
-        out: &mut Outbox,
-    ) {
-        let Some(cluster) = self.table.cluster(record.cluster) else { return };
-        let turned = cluster.down != record.down;
-        let name = cluster.name.to_string();
-        let members: Vec<_> =
-            cluster.standing().map(|m| (m.id, m.who.name.to_string(), m.state)).collect();
-        self.change().edit(record.cluster, |cluster| {
-            cluster.version = record.version;
-            cluster.down = record.down;
-        });
-        if !turned {
-            return;
-        }
-        self.forget.cluster(record.cluster, record.down, now);
-        self.watch.reconsider(now);
-        self.tend_soon(now);
-        let proxies = members.len();
-        if record.down {
-            out.notice(Notice::ClusterGone { name, proxies });
-            for (id, ..) in members {
-                self.neighbours.gone(id);
-                events.push(MemberEvent::Gone(id));
-            }
-        } else {
-            out.notice(Notice::ClusterUp { name, proxies });
-            for (id, _, state) in members {
-                events.push(MemberEvent::Up(id));
-                if state == MemberState::Draining {
-                    events.push(MemberEvent::Draining(id));
-                }
-            }
-        }
-    }
-
-    /// Denies that the own cluster is down. Who has just started vouches only for those it heard:
-    /// the others are dead until they say otherwise.
-    fn deny_cluster(
-        &mut self,
-        version: u32,
-        now: Time,
-        events: &mut Vec<MemberEvent>,
-        out: &mut Outbox,
-    ) {
-        let unheard = |(&id, peer): (&ProxyId, &Peer)| {
-            let mate = peer.mate.as_ref().filter(|mate| mate.alive && !mate.met);
-            mate.filter(|_| peer.heard.is_none()).map(|_| id)
-        };
-        let unheard: Vec<_> = self.peers.iter().filter_map(unheard).collect();
-        let mut news = Vec::new();
-        for id in unheard {
-            news.push(Subject::Member(id));
-            self.declare(Verdict { proxy: id, witnessed: false }, now, events, out);
-        }
-        let own = self.cluster;
-        self.change().edit(own, |cluster| cluster.version = version.saturating_add(1));
-        out.notice(Notice::ClusterRefuted { version: version.saturating_add(1) });
-        news.push(Subject::Cluster(own));
-        self.push_news(&news, now, out);
-        let to: Vec<_> = self.mates().collect();
-        for update in records::named(&self.table, &[Subject::Cluster(own)], true) {
-            tell(&to, &update, out);
-        }
-    }
-
-    /// A cluster is down, as this proxy found out itself.
-    pub(super) fn declare_cluster(
-        &mut self,
-        verdict: ClusterVerdict,
-        now: Time,
-        events: &mut Vec<MemberEvent>,
-        out: &mut Outbox,
-    ) {
-        let Some(cluster) = self.table.cluster(verdict.cluster) else { return };
-        if cluster.living() == 0 {
-            return;
-        }
-        let version = cluster.version.saturating_add(1);
-        let record = ClusterRecord { version, down: true, ..cluster.record() };
-        self.turn_cluster(record, now, events, out);
-        let news = [Subject::Cluster(verdict.cluster)];
-        if verdict.witnessed {
-            self.push_news(&news, now, out);
-        }
-        // Mates share the fate of this proxy, and its view.
-        let to: Vec<_> = self.mates().collect();
-        for update in records::named(&self.table, &news, true) {
-            tell(&to, &update, out);
         }
     }
 }

@@ -8,6 +8,11 @@ use super::table::Addresses;
 /// and a refutation adds one. So a proxy that started anew is told from one that denied a rumour.
 pub(crate) const REFUTATION_BITS: u32 = 16;
 
+/// Incarnations of which none is left to deny a rumour with: [`NodeConfig::incarnation`] stays below.
+///
+/// [`NodeConfig::incarnation`]: crate::NodeConfig::incarnation
+pub(crate) const MAX_INCARNATION: u64 = 1 << (47 + REFUTATION_BITS);
+
 /// What a record means for those who use the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {

@@ -14,6 +14,7 @@
 //!
 //! The rest of the brain sees [`MemberEvent`]s and the lookups of [`Membership`], nothing else.
 
+mod clusters;
 mod digest;
 mod doubt;
 mod duty;
@@ -37,7 +38,9 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use pias_protocol::{
     ids::{ClusterId, ProxyId},
-    overlay::{ClusterWord, Coordinate, MemberRecord, MemberUpdate, OverlayMessage, Word},
+    overlay::{
+        ClusterWord, Coordinate, Heartbeat, MemberRecord, MemberUpdate, OverlayMessage, Word,
+    },
     time::Time,
 };
 
@@ -225,6 +228,12 @@ impl Membership {
         out: &mut Outbox,
     ) {
         self.heard(from, now, out);
+        let mate = self.peers.get(&from).and_then(|peer| peer.mate.as_ref());
+        if !mate.is_some_and(|mate| mate.alive) {
+            // Others do not beat each other as mates do: they are no witnesses.
+            out.counters.strangers += 1;
+            return;
+        }
         if let Some(verdict) = self.observe.word(from, word, &mut self.peers, now, out) {
             self.declare(verdict, now, events, out);
         }
@@ -240,7 +249,12 @@ impl Membership {
         out: &mut Outbox,
     ) {
         self.heard(from, now, out);
-        let Some(of) = self.table.cluster_of(from) else { return };
+        let of = self.table.cluster_of(from).filter(|_| self.table.is_alive(from));
+        // Mates share the fate of this proxy, and nobody is a witness of its own death.
+        let Some(of) = of.filter(|&of| of != self.cluster && of != word.cluster) else {
+            out.counters.strangers += 1;
+            return;
+        };
         let verdict = self.watch.word((from, of), word, &self.table, now, out);
         if let Some(verdict) = verdict.filter(|_| !self.observe.away(now)) {
             self.declare_cluster(verdict, now, events, out);
@@ -326,6 +340,11 @@ impl Membership {
         self.unshared = true;
         Arc::make_mut(&mut self.table)
     }
+}
+
+/// Asks a proxy for a sign of life. Its answer tells when it was asked, so nothing is kept of it.
+fn ask(id: ProxyId, now: Time, out: &mut Outbox) {
+    out.send_datagram(id, Heartbeat { sequence: now.as_micros(), asks: true });
 }
 
 /// Sends one update to several proxies.

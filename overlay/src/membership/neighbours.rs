@@ -14,11 +14,11 @@ use std::{collections::BTreeMap, time::Duration};
 use pias_protocol::{
     hash,
     ids::{ClusterId, ProxyId},
-    overlay::{Heartbeat, Want},
+    overlay::Want,
     time::Time,
 };
 
-use super::{peer::Peers, table::Table};
+use super::{ask, peer::Peers, table::Table};
 use crate::{
     limits::{FAR_NEIGHBOURS, MATE_NEIGHBOURS, MAX_NEIGHBOURS, MAX_PICK_WALK},
     outbox::Outbox,
@@ -131,7 +131,7 @@ impl Neighbours {
         self.take_mates(table, now);
         self.choose(table, now, out);
         for id in self.chosen() {
-            out.send_datagram(id, Heartbeat { sequence: now.as_micros(), asks: true });
+            ask(id, now, out);
         }
     }
 

@@ -20,6 +20,7 @@ use pias_protocol::{
 };
 
 use super::{
+    ask,
     lifeguard::Health,
     peer::{Mate, Peers},
 };
@@ -233,7 +234,7 @@ impl Observe {
     ) -> Option<Verdict> {
         let suspect = self.suspects.get_mut(&id).filter(|suspect| suspect.next <= now)?;
         if suspect.asked < ASK_BURST {
-            out.send_datagram(id, Heartbeat { sequence: now.as_micros(), asks: true });
+            ask(id, now, out);
             suspect.asked += 1;
             // The answer to the last one is waited for, too.
             suspect.next = now + if suspect.asked < ASK_BURST { ASK_GAP } else { ASK_GAP + rtt };

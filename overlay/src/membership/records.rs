@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pias_protocol::{
-    ids::ClusterId,
+    ids::{ClusterId, ProxyId},
     limits::MAX_MEMBERS_PER_MESSAGE,
     overlay::{ClusterRecord, MemberRecord, MemberUpdate},
 };
@@ -94,11 +94,22 @@ fn told_of(cluster: &Cluster) -> bool {
     cluster.version > 0 || cluster.stamp > 0
 }
 
-/// Members by cluster, in the order of a message.
+/// Members by cluster, in the order of a message. Of several records of one proxy, which an honest
+/// sender does not send, the newest counts: it must not get into two clusters.
 pub(super) fn by_cluster(members: &[MemberRecord]) -> BTreeMap<ClusterId, Vec<&MemberRecord>> {
+    let age = |member: &MemberRecord| (member.incarnation, member.state);
+    let mut newest: BTreeMap<ProxyId, &MemberRecord> = BTreeMap::new();
+    for member in members {
+        let known = newest.entry(ProxyId::of(&member.name)).or_insert(member);
+        if age(member) > age(known) {
+            *known = member;
+        }
+    }
     let mut clusters: BTreeMap<ClusterId, Vec<&MemberRecord>> = BTreeMap::new();
     for member in members {
-        clusters.entry(ClusterId::of(&member.cluster)).or_default().push(member);
+        if std::ptr::eq(newest[&ProxyId::of(&member.name)], member) {
+            clusters.entry(ClusterId::of(&member.cluster)).or_default().push(member);
+        }
     }
     clusters
 }

@@ -9,7 +9,7 @@ use pias_protocol::{
 };
 
 use super::{
-    Due, Membership, exchange,
+    Due, Membership, ask, exchange,
     merge::alive,
     peer::{Mate, Peer},
     spread::Subject,
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     limits::{CALLS_PER_ROUND, MAX_TOLD},
     outbox::Outbox,
-    timing::{CALL_INTERVAL, EXCHANGE_INTERVAL, LEARN_INTERVAL, TEND_SOON},
+    timing::{CALL_INTERVAL, EXCHANGE_INTERVAL, LEARN_INTERVAL, MAX_RTT, TEND_SOON},
 };
 
 impl Membership {
@@ -28,7 +28,7 @@ impl Membership {
         if let Some((_, member)) = self.table.get(self.own_id)
             && member.incarnation > self.own.incarnation
         {
-            self.own.incarnation = member.incarnation + 1;
+            self.own.incarnation = member.incarnation.saturating_add(1);
         }
         let same = self.table.get(self.own_id).is_some_and(|(cluster, member)| {
             cluster.id == self.cluster && *member == Member::of(&self.own)
@@ -99,10 +99,13 @@ impl Membership {
         now: Time,
         out: &mut Outbox,
     ) {
+        // An answer after a pause, of this proxy or of the other one, tells the length of the pause.
+        let rtt = now - Time::from_micros(ack.sequence);
         if ack.sequence <= now.as_micros()
+            && rtt <= MAX_RTT
             && let Some(peer) = self.peers.get_mut(&from)
         {
-            peer.measure(now - Time::from_micros(ack.sequence));
+            peer.measure(rtt);
             peer.coordinate = Some(ack.coordinate);
             if let Some(mate) = &mut peer.mate {
                 mate.answered = true;
@@ -178,7 +181,7 @@ impl Membership {
             if self.table.get(id).is_some_and(|(_, member)| member.state == MemberState::Down) {
                 let members = vec![self.own.clone()];
                 out.send(id, MemberUpdate { pushed: true, clusters: vec![], members });
-                out.send_datagram(id, Heartbeat { sequence: now.as_micros(), asks: true });
+                ask(id, now, out);
             }
         }
         self.rounds = self.rounds.wrapping_add(1);

@@ -15,11 +15,11 @@ use std::{
 use pias_protocol::{
     ids::{ClusterId, ProxyId},
     limits::{MAX_CLUSTERS_PER_MESSAGE, MAX_KEYS_PER_MESSAGE},
-    overlay::{ClusterKey, Have, MemberKey, MemberUpdate, Prune, Want},
+    overlay::{ClusterKey, Have, MemberKey, Prune, Want},
     time::Time,
 };
 
-use super::{merge::alive, neighbours::Neighbours, records, table::Table};
+use super::{merge::alive, neighbours::Neighbours, records, table::Table, tell};
 use crate::{
     limits::{MAX_FRESH, MAX_MISSING, MIN_EAGER, WANT_ATTEMPTS},
     outbox::Outbox,
@@ -56,7 +56,8 @@ struct Missing {
 pub(super) struct Spread {
     /// What lazy neighbours are not told yet, and where it came from.
     fresh: BTreeMap<Subject, ProxyId>,
-    /// What is pushed in batches, as nothing is urgent there, and where it came from.
+    /// What is pushed in batches, as nothing is urgent there, and where it came from: known clusters,
+    /// and this proxy.
     batch: BTreeMap<Subject, ProxyId>,
     missing: BTreeMap<Subject, Missing>,
     announce_at: Option<Time>,
@@ -82,7 +83,7 @@ impl Spread {
     ) {
         let to: Vec<_> = neighbours.of(true, from).collect();
         for update in records::named(table, news, true) {
-            send_to(&to, &update, out);
+            tell(&to, &update, out);
         }
         self.announce(news, from, now, out);
     }
@@ -228,13 +229,6 @@ impl Spread {
             out.send(from, want);
         }
         self.graft_at = self.missing.values().map(|missing| missing.due).min();
-    }
-}
-
-/// Sends one message to several.
-pub(super) fn send_to(to: &[ProxyId], update: &MemberUpdate, out: &mut Outbox) {
-    for &id in to {
-        out.send(id, update.clone());
     }
 }
 

@@ -296,6 +296,7 @@ impl Table {
     /// Takes members of several clusters in.
     pub(crate) fn put_all(&mut self, clusters: Vec<(&str, Vec<Member>)>) {
         let mut entries = Index::new();
+        let mut left = false;
         for (name, members) in clusters {
             let id = ClusterId::of(name);
             if let Err(at) = self.position(id) {
@@ -306,6 +307,7 @@ impl Table {
                     Some(old) if old == id => {}
                     Some(old) => {
                         self.edit(old, |cluster| cluster.members.retain(|m| m.id != member.id));
+                        left = true;
                         entries.push((member.id, id));
                     }
                     None => entries.push((member.id, id)),
@@ -314,6 +316,10 @@ impl Table {
             self.edit(id, |cluster| members.into_iter().for_each(|member| cluster.put(member)));
         }
         self.enter(entries);
+        if left {
+            // Clusters that proxies left one after the other would add up. Empty ones are in no total.
+            self.clusters.retain(|cluster| !cluster.members.is_empty());
+        }
     }
 
     /// Enters proxies into the index.
@@ -441,6 +447,7 @@ pub(super) mod tests {
         table.put("y", vec![Member::of(&record("a", "y", 2, MemberState::Up))]);
         assert_eq!(table.cluster_of(ProxyId::of("a")), Some(ClusterId::of("y")));
         assert_eq!((table.living(), table.known(), table.live_clusters()), (1, 1, 1));
+        assert_eq!(table.clusters().count(), 1, "a cluster that everybody left is not kept");
     }
 
     #[test]

@@ -17,11 +17,11 @@ use std::{collections::BTreeMap, time::Duration};
 use pias_protocol::{
     hash,
     ids::{ClusterId, ProxyId},
-    overlay::{ClusterWord, Heartbeat},
+    overlay::ClusterWord,
     time::Time,
 };
 
-use super::{duty, peer::Peers, table::Table};
+use super::{ask, duty, peer::Peers, table::Table};
 use crate::{
     limits::{CONTACTS, MAX_ASKED_MEMBERS},
     outbox::Outbox,
@@ -217,7 +217,11 @@ impl Watch {
         now: Time,
         out: &mut Outbox,
     ) -> Option<ClusterVerdict> {
-        let cluster = table.cluster(id)?;
+        let Some(cluster) = table.cluster(id) else {
+            // All its proxies moved away, or were forgotten.
+            self.watched.remove(&id);
+            return None;
+        };
         let watched = self.watched.get_mut(&id)?;
         match watched.stage {
             Stage::Calm => {
@@ -366,9 +370,4 @@ impl Watched {
         self.next = self.silent_at(None);
         self.words.clear();
     }
-}
-
-/// Asks a proxy for a sign of life.
-fn ask(id: ProxyId, now: Time, out: &mut Outbox) {
-    out.send_datagram(id, Heartbeat { sequence: now.as_micros(), asks: true });
 }

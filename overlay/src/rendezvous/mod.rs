@@ -34,7 +34,9 @@ use pias_protocol::{
 use self::group::Group;
 pub(crate) use self::load::Load;
 use crate::{
-    limits::{MAX_DEPARTED, MAX_HELD, MAX_HOPS_TO_PASS_ON, MAX_RENDEZVOUS_GROUPS},
+    limits::{
+        MAX_ASKED_GROUPS, MAX_DEPARTED, MAX_HELD, MAX_HOPS_TO_PASS_ON, MAX_RENDEZVOUS_GROUPS,
+    },
     outbox::Outbox,
     ring::Entry,
     select::{Counted, select},
@@ -159,9 +161,11 @@ impl Rendezvous {
         let known = self.groups.get(&key).is_some_and(Group::served);
         if known || self.is_warm(&key, world, now) {
             self.tell(from, key, true, world, now, out);
-        } else if self.groups.len() < MAX_RENDEZVOUS_GROUPS {
+        } else if self.groups.contains_key(&key) || self.groups.len() < MAX_ASKED_GROUPS {
             self.groups.entry(key).or_default().ask(from, true, now);
             self.settle(key);
+        } else {
+            out.counters.table_full += 1;
         }
     }
 
@@ -268,7 +272,7 @@ impl Rendezvous {
         now: Time,
         out: &mut Outbox,
     ) {
-        if !self.groups.contains_key(&key) && self.groups.len() >= MAX_RENDEZVOUS_GROUPS {
+        if !self.groups.contains_key(&key) && self.groups.len() >= MAX_ASKED_GROUPS {
             out.counters.table_full += 1;
             self.send_list(ingress, key, world, out);
             return;
