@@ -219,6 +219,27 @@ fn a_message_beyond_a_bound_is_refused() {
 }
 
 #[test]
+fn a_name_that_would_write_on_an_operators_terminal_is_refused() {
+    for name in ["fra1\u{1b}[2J", "fra\n1", "fra 1", "frä1"] {
+        let member = MemberRecord {
+            name: name.into(),
+            cluster: "fra".into(),
+            unicast: vec!["192.0.2.1".parse().unwrap()],
+            nat: vec![],
+            incarnation: 1,
+            state: MemberState::Up,
+        };
+        let update = MemberUpdate { pushed: true, members: vec![member], clusters: vec![] };
+        let refused = DecodeError::Bound { kind: 3, what: "name" };
+        assert_eq!(
+            decode::<OverlayMessage>(&encode(&OverlayMessage::from(update))),
+            Err(refused),
+            "{name:?}"
+        );
+    }
+}
+
+#[test]
 fn a_flow_that_contradicts_itself_is_refused() {
     let refused = |record: FlowRecord| {
         let bytes = encode(&OverlayMessage::from(FlowRecords { records: vec![record] }));

@@ -101,7 +101,9 @@ pub struct MemberRecord {
 
 impl MemberRecord {
     fn check(&self) -> Result<(), &'static str> {
-        let named = |name: &str| !name.is_empty() && name.len() <= MAX_NAME;
+        // They are written to logs and terminals.
+        let printable = |name: &str| name.bytes().all(|octet| octet.is_ascii_graphic());
+        let named = |name: &str| !name.is_empty() && name.len() <= MAX_NAME && printable(name);
         if !named(&self.name) || !named(&self.cluster) {
             return Err("name");
         }
