@@ -14,6 +14,7 @@ mod service;
 mod split;
 mod stage;
 mod table1_ingress;
+mod table1_join;
 mod table1_pop;
 mod table1_rendezvous;
 mod table1_target;
