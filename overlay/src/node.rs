@@ -28,7 +28,7 @@ use crate::{
     random::Random,
     rendezvous::{Answered, Asking, Rendezvous},
     ring::Ring,
-    timing::{HAND_BACK_WAIT, READY_CHECK, READY_GRACE, READY_MOST},
+    timing::{HAND_BACK_WAIT, OWN_PAUSE, READY_CHECK, READY_GRACE, READY_MOST},
     world::World,
 };
 
@@ -201,6 +201,7 @@ impl Node {
     /// An agent's connection is closed or lost: its targets are gone, except those that left before
     /// and keep their flows for a while.
     pub fn agent_closed(&mut self, agent: AgentId, now: Time) {
+        self.look_at_the_clock(now);
         self.join.closed(agent, &self.world, now, &mut self.out);
         self.settle(now);
     }
@@ -219,6 +220,7 @@ impl Node {
 
     /// Does what is due. Call it when [`Node::next_timeout`] has come; calls too early do nothing.
     pub fn handle_timeout(&mut self, now: Time) {
+        self.look_at_the_clock(now);
         if self.world.members.next() <= now {
             let events = self.world.members.tick(now, &mut self.out);
             self.members_changed(events, now);
@@ -366,12 +368,21 @@ impl Node {
         self.leases.follow(&mut self.join, now);
     }
 
+    /// Whether this proxy has not run for a while: what it did not hear says nothing of others.
+    fn look_at_the_clock(&mut self, now: Time) {
+        if self.world.members.late_by(now) >= OWN_PAUSE {
+            self.join.was_away(now);
+            self.rendezvous.was_away(now);
+        }
+    }
+
     /// Whether this proxy had to deny that it is dead: then mates have served in its place, and the
     /// RAPs have forgotten it.
     fn look_at_itself(&mut self, now: Time) {
         let denials = self.world.members.denials();
         if std::mem::replace(&mut self.denials, denials) != denials {
             self.join.revived(now);
+            self.rendezvous.was_away(now);
         }
     }
 

@@ -176,6 +176,12 @@ pub(crate) const PROBE_LOST: Duration = ms(1_500);
 pub(crate) const GRANTED_WAIT: Duration = ms(500);
 /// How long the flows of a target that left may go on.
 pub(crate) const LEAVING: Duration = ms(300_000);
+/// How long those of a target may that is elsewhere now: nothing is wrong with it, and its
+/// connections last as long as those of a dead mate.
+pub(crate) const MOVED: Duration = HEIRLOOM_LIFETIME;
+/// A proxy that did not run for so long takes no agent's silence for its death: less than any lease,
+/// and more than a busy machine takes.
+pub(crate) const OWN_PAUSE: Duration = ms(500);
 
 // Leases inside the cluster.
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use pias_overlay::{AgentId, DEFAULT_HEARTBEAT, Effect, Node, NodeConfig};
 use pias_protocol::{
-    agent::{Join, Leave},
+    agent::{Join, KeepAlive, Leave},
     forwarding::{ForwardingEvent, ForwardingUpdate, SecondChanceCause, TargetState},
     group::GroupKey,
     hash::FlowHash,
@@ -321,4 +321,62 @@ fn a_lost_batch_is_told_again_at_once_when_the_connection_is_known_to_be_lost() 
     node.undelivered(ProxyId::of(MATE), ms(2_200));
     let again = replicas(&run(&mut node, ms(2_200), ms(2_220), true));
     assert_eq!(again.iter().map(|replica| &replica.leases).collect::<Vec<_>>(), [&lost[0].leases]);
+}
+
+/// What became of the agent's target: whether the datapath was told that it is no more, and what it
+/// was told last.
+fn fate(all: &[(Time, Effect)]) -> (bool, Option<TargetState>) {
+    let updates = all.iter().filter_map(|(_, effect)| match effect {
+        Effect::Forward(update) => Some(update),
+        _ => None,
+    });
+    let mut fate = (false, None);
+    for update in updates {
+        match update {
+            ForwardingUpdate::TargetGone(_) => fate.0 = true,
+            ForwardingUpdate::Target(target) => fate.1 = Some(target.state),
+            _ => {}
+        }
+    }
+    fate
+}
+
+#[test]
+fn a_proxy_that_did_not_run_takes_no_agent_for_dead() {
+    let mut node = with_mate();
+    joins(&mut node, 1, ms(2_000));
+    let _ = run(&mut node, ms(2_000), ms(2_200), true);
+    // Longer than the lease; the agent's word waits in the socket.
+    node.handle_timeout(ms(9_000));
+    let mut all: Vec<_> =
+        effects(&mut node).into_iter().map(|effect| (ms(9_000), effect)).collect();
+    node.agent_message(AGENT, KeepAlive { sequence: 1 }.into(), ms(9_010));
+    all.extend(run(&mut node, ms(9_010), ms(10_500), true));
+    assert_eq!(fate(&all), (false, None));
+}
+
+#[test]
+fn a_target_whose_agent_went_elsewhere_while_its_proxy_did_not_run_keeps_its_flows() {
+    // Its mate has reset the agent. Who notices first is chance: the connection is found closed, or the
+    // agent does not answer.
+    for closed in [true, false] {
+        let mut node = with_mate();
+        joins(&mut node, 1, ms(2_000));
+        let _ = run(&mut node, ms(2_000), ms(2_200), true);
+        if closed {
+            node.agent_closed(AGENT, ms(9_000));
+        }
+        let all = run(&mut node, ms(9_000), ms(20_000), true);
+        assert_eq!(fate(&all), (false, Some(TargetState::Draining)), "closed: {closed}");
+    }
+}
+
+#[test]
+fn a_target_that_a_mate_took_keeps_its_flows_for_long() {
+    let mut node = with_mate();
+    joins(&mut node, 1, ms(2_000));
+    hear(&mut node, LeaseTaken { leases: vec![(group(1), target(1))] }, ms(3_000));
+    node.agent_closed(AGENT, ms(3_100));
+    let all = run(&mut node, ms(3_100), ms(900_000), true);
+    assert_eq!(fate(&all), (false, Some(TargetState::Draining)));
 }

@@ -5,9 +5,11 @@
 //!     inherit ──► orphan: served, counted        revived ──► every agent a suspect: pinged
 //!        │           │ ResetAgent, again ...                   │ answers        │ does not
 //!        │           ├─ joins here: takes it over              ▼                ▼
-//!        │           ├─ LeaseTaken of a mate: leaves    LeaseTaken to mates  its targets go
-//!        └───────────┴─ nobody comes: lapses
+//!        │           ├─ LeaseTaken of a mate: leaves    LeaseTaken to mates  its targets leave,
+//!        └───────────┴─ nobody comes: lapses                                 their flows go on
 //! ```
+//! A suspect that does not answer has been reset, as far as anybody can tell: its targets serve
+//! elsewhere, and nothing is wrong with them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -113,11 +115,6 @@ impl Suspects {
         self.quiet.remove(&agent);
         self.all.remove(&agent)
     }
-
-    /// An agent is gone.
-    pub(super) fn forget(&mut self, agent: AgentId) {
-        self.lives(agent);
-    }
 }
 
 impl Join {
@@ -213,7 +210,7 @@ impl Join {
             return;
         };
         let Some(agent) = target.agent else {
-            return self.leave(id, "it joined at another proxy", world, now, out);
+            return self.move_away(id, "it joined at another proxy", world, now, out);
         };
         target.taken = true;
         self.try_agent(agent, 1, now, out);
@@ -222,12 +219,25 @@ impl Join {
     /// This proxy was taken for dead: its agents may have been reset, and the RAPs have forgotten
     /// its counts.
     pub(crate) fn revived(&mut self, now: Time) {
+        self.suspect_all(now);
+        self.reports.renew(now);
+    }
+
+    /// This proxy did not run for a while: agents that were not heard meanwhile have fresh patience, and
+    /// are asked whether they have been reset.
+    pub(crate) fn was_away(&mut self, now: Time) {
+        for agent in self.agents.values_mut() {
+            agent.hear(now);
+        }
+        self.suspect_all(now);
+    }
+
+    fn suspect_all(&mut self, now: Time) {
         self.suspects.all = self.agents.keys().copied().collect();
         self.suspects.quiet = self.suspects.all.clone();
         if !self.suspects.quiet.is_empty() {
             self.timers.set(Due::Suspects, now);
         }
-        self.reports.renew(now);
     }
 
     pub(super) fn some_suspects(&mut self, now: Time, out: &mut Outbox) {

@@ -43,7 +43,7 @@ use crate::{
     outbox::Outbox,
     random::Random,
     timers::Timers,
-    timing::{GRANTED_WAIT, LEAVING},
+    timing::{GRANTED_WAIT, LEAVING, MOVED},
     view::TargetView,
     world::World,
 };
@@ -367,6 +367,19 @@ impl Join {
         self.publish(id, world, now, out);
     }
 
+    /// A target leaves for another proxy: its flows stay for as long as they like.
+    fn move_away(
+        &mut self,
+        id: TargetId,
+        why: &'static str,
+        world: &World,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        self.leave(id, why, world, now, out);
+        self.timers.set(Due::Gone(id), now + MOVED);
+    }
+
     /// A target is its agent's no more, nor one that waits for its agent.
     fn let_go(&mut self, id: TargetId, agent: Option<AgentId>, link: AgentLink) {
         match agent {
@@ -440,14 +453,17 @@ impl Join {
         if self.by_remote.get(&agent.link.remote) == Some(&id) {
             self.by_remote.remove(&agent.link.remote);
         }
-        self.suspects.forget(id);
+        let suspect = self.suspects.lives(id);
         for due in [Due::Lease(id), Due::Ping(id)] {
             self.timers.cancel(due);
         }
         self.granted.forget(id);
         for target in agent.targets {
             if self.targets.get(&target).is_some_and(|target| target.taken) {
-                self.leave(target, "it joined at another proxy", world, now, out);
+                self.move_away(target, "it joined at another proxy", world, now, out);
+            } else if suspect {
+                let why = "its agent went elsewhere while this proxy was away";
+                self.move_away(target, why, world, now, out);
             } else {
                 self.remove(target, why, world, now, out);
             }

@@ -34,7 +34,7 @@ mod spread;
 mod table;
 mod watch;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use pias_protocol::{
     ids::{ClusterId, ProxyId},
@@ -268,6 +268,11 @@ impl Membership {
         {
             self.observe.unreachable(mate, peer.rtt, now);
         }
+    }
+
+    /// For how long this proxy has not run, as far as its heartbeats tell.
+    pub(crate) fn late_by(&self, now: Time) -> Duration {
+        self.observe.late_by(now)
     }
 
     /// When [`Membership::tick`] is due.

@@ -87,7 +87,12 @@ impl Observe {
 
     /// Whether this proxy has not run for a while, so that it cannot tell who is silent.
     pub(crate) fn away(&self, now: Time) -> bool {
-        now - self.next_beat > self.heartbeat
+        self.late_by(now) > self.heartbeat
+    }
+
+    /// How long ago it should have beaten; zero if it has.
+    pub(crate) fn late_by(&self, now: Time) -> Duration {
+        now - self.next_beat
     }
 
     /// Whether news of a proxy's death is not believed, as it was heard a moment ago.

@@ -106,6 +106,11 @@ impl Rendezvous {
         }
     }
 
+    /// This proxy was away, or was taken for dead: JAPs may have told others what it should know.
+    pub(crate) fn was_away(&mut self, now: Time) {
+        self.warm = now + WARM_UP;
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.groups.len()
     }
