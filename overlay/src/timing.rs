@@ -57,13 +57,13 @@ pub(crate) const NEIGHBOUR_LOST: Duration = ms(10_000);
 /// How soon neighbours are looked after when some came or went.
 pub(crate) const TEND_SOON: Duration = ms(100);
 /// For how long announcements are collected.
-pub(crate) const ANNOUNCE: Duration = ms(100);
+pub(crate) const ANNOUNCE: Duration = ms(50);
 /// For how long news is collected that is not urgent.
 pub(crate) const PUSH_BATCH: Duration = ms(500);
 /// How long an announced record may take to be pushed before it is asked for.
-pub(crate) const GRAFT: Duration = ms(300);
+pub(crate) const GRAFT: Duration = ms(200);
 /// When it is asked for again.
-pub(crate) const GRAFT_AGAIN: Duration = ms(1_000);
+pub(crate) const GRAFT_AGAIN: Duration = ms(300);
 /// How long a death that a comparison brought up is doubted: the accused has to be told, and its
 /// denial has to get here.
 pub(crate) const DOUBT: Duration = ms(1_500);
