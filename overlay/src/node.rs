@@ -215,7 +215,7 @@ impl Node {
     /// its place. What the proxy has not acknowledged is said again.
     pub fn undelivered(&mut self, peer: ProxyId, now: Time) {
         self.join.undelivered(peer, now);
-        self.leases.undelivered(peer, now);
+        self.leases.undelivered(peer, &self.join, &self.world, now);
     }
 
     /// Does what is due. Call it when [`Node::next_timeout`] has come; calls too early do nothing.

@@ -193,6 +193,9 @@ pub(crate) const LEASE_REPEAT: Duration = ms(1_000);
 pub(crate) const LEASE_REFRESH: Duration = ms(5_000);
 /// How long a mate that died is remembered: if it comes back, it is told what it has lost.
 pub(crate) const MATE_MEMORY: Duration = ms(600_000);
+/// How long an heir serves a target that has joined at another mate: until the RAPs know, for which that
+/// one may have to connect to them first.
+pub(crate) const TAKEN_OVER: Duration = ms(1_000);
 /// How long an inherited lease lasts at least without its agent.
 pub(crate) const ORPHAN_MIN: Duration = ms(5_000);
 /// When the reset of an inherited agent is repeated.

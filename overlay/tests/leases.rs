@@ -261,7 +261,9 @@ fn an_inherited_lease_ends_when_a_mate_has_it_but_its_flows_may_go_on() {
     };
     hear(&mut node, MemberUpdate { pushed: true, members: vec![back], clusters: vec![] }, now);
     hear(&mut node, LeaseTaken { leases: vec![(group(1), target(1))] }, now);
-    assert_eq!(served(&effects(&mut node)), [(target(1), TargetState::Draining)]);
+    assert_eq!(served(&effects(&mut node)), [], "the RAPs may not know the mate's yet");
+    let all = run(&mut node, now, now + Duration::from_secs(2), true);
+    assert_eq!(fate(&all), (false, Some(TargetState::Draining)));
 }
 
 #[test]
@@ -378,5 +380,32 @@ fn a_target_that_a_mate_took_keeps_its_flows_for_long() {
     hear(&mut node, LeaseTaken { leases: vec![(group(1), target(1))] }, ms(3_000));
     node.agent_closed(AGENT, ms(3_100));
     let all = run(&mut node, ms(3_100), ms(900_000), true);
+    assert_eq!(fate(&all), (false, Some(TargetState::Draining)));
+}
+
+fn taken(effects: &[(Time, Effect)]) -> Vec<Time> {
+    let taken = |(at, effect): &(Time, Effect)| {
+        let message = matches!(effect, Effect::Send { message: OverlayMessage::LeaseTaken(_), .. });
+        message.then_some(*at)
+    };
+    effects.iter().filter_map(taken).collect()
+}
+
+#[test]
+fn a_mate_hears_again_what_joined_when_the_connection_to_it_was_lost() {
+    let mut node = with_mate();
+    joins(&mut node, 1, ms(2_000));
+    assert_eq!(taken(&run(&mut node, ms(2_000), ms(3_000), true)).len(), 1);
+    node.undelivered(ProxyId::of(MATE), ms(4_000));
+    assert_eq!(taken(&run(&mut node, ms(4_000), ms(5_000), true)).len(), 1);
+    node.undelivered(ProxyId::of(MATE), ms(20_000));
+    assert_eq!(taken(&run(&mut node, ms(20_000), ms(21_000), true)).len(), 0, "long ago");
+}
+
+#[test]
+fn an_inherited_target_whose_agent_does_not_come_keeps_its_flows() {
+    let mut node = with_mate();
+    let (_, now) = inherit(&mut node, 1..2);
+    let all = run(&mut node, now, now + Duration::from_secs(60), false);
     assert_eq!(fate(&all), (false, Some(TargetState::Draining)));
 }

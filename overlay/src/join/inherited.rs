@@ -5,8 +5,9 @@
 //!     inherit ──► orphan: served, counted        revived ──► every agent a suspect: pinged
 //!        │           │ ResetAgent, again ...                   │ answers        │ does not
 //!        │           ├─ joins here: takes it over              ▼                ▼
-//!        │           ├─ LeaseTaken of a mate: leaves    LeaseTaken to mates  its targets leave,
-//!        └───────────┴─ nobody comes: lapses                                 their flows go on
+//!        │           ├─ LeaseTaken of a mate: leaves,   LeaseTaken to mates  its targets leave,
+//!        │           │  once the RAPs know that one                          their flows go on
+//!        └───────────┴─ nobody comes: lapses
 //! ```
 //! A suspect that does not answer has been reset, as far as anybody can tell: its targets serve
 //! elsewhere, and nothing is wrong with them.
@@ -14,6 +15,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    time::Duration,
 };
 
 use pias_protocol::{
@@ -33,7 +35,7 @@ use crate::{
     limits::{MAX_RESETS, MAX_TARGETS, RESETS_PER_STEP, SUSPECTS_PER_STEP},
     outbox::Outbox,
     timers::Timers,
-    timing::{LEAVING, ORPHAN_MIN, PROBE_BACKOFF_MIN, RESET_REPEAT, STEP},
+    timing::{LEAVING, ORPHAN_MIN, PROBE_BACKOFF_MIN, RESET_REPEAT, STEP, TAKEN_OVER},
     world::World,
 };
 
@@ -135,10 +137,14 @@ impl Join {
         self.targets.keys().copied()
     }
 
-    /// Leases of agents that joined here since a time.
-    pub(crate) fn joined_since(&self, time: Time) -> impl Iterator<Item = TargetId> + '_ {
+    /// Leases of agents that joined here so short a time ago.
+    pub(crate) fn joined_within(
+        &self,
+        time: Duration,
+        now: Time,
+    ) -> impl Iterator<Item = TargetId> + '_ {
         let recent = move |target: &&Registered| {
-            target.agent.is_some() && !target.leaving && target.since >= time
+            target.agent.is_some() && !target.leaving && now - target.since <= time
         };
         self.targets.values().filter(recent).map(|target| target.id)
     }
@@ -195,13 +201,13 @@ impl Join {
         self.forward(id, out);
     }
 
-    /// A mate says that a target joined there. An inherited one leaves; one whose agent is connected
+    /// A mate says that a target joined there. An inherited one leaves in a moment: did it at once, RAPs
+    /// could hear of that before they hear of the mate's, and refuse. One whose agent is connected
     /// here leaves if that connection is dead, which is tried.
     pub(crate) fn taken(
         &mut self,
         group: GroupKey,
         address: SocketAddr,
-        world: &World,
         now: Time,
         out: &mut Outbox,
     ) {
@@ -209,10 +215,12 @@ impl Join {
         let Some(target) = self.targets.get_mut(&id).filter(|target| !target.leaving) else {
             return;
         };
-        let Some(agent) = target.agent else {
-            return self.move_away(id, "it joined at another proxy", world, now, out);
-        };
         target.taken = true;
+        let Some(agent) = target.agent else {
+            self.timers.set_by(Due::Gone(id), now + TAKEN_OVER);
+            let link = target.link;
+            return self.orphans.remove(link, id);
+        };
         self.try_agent(agent, 1, now, out);
     }
 

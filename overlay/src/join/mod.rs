@@ -415,6 +415,19 @@ impl Join {
         self.reports.count(group, count, world, now, out);
     }
 
+    /// The flows of a target that left had their time; or the agent of an inherited one did not come:
+    /// that is at another proxy, as far as anybody can tell.
+    fn time_is_over(&mut self, id: TargetId, world: &World, now: Time, out: &mut Outbox) {
+        let Some(target) = self.targets.get(&id) else { return };
+        if target.leaving {
+            self.remove(id, "it left long ago", world, now, out);
+        } else if target.taken {
+            self.move_away(id, "it joined at another proxy", world, now, out);
+        } else {
+            self.move_away(id, "its agent did not come back", world, now, out);
+        }
+    }
+
     /// A target is no more.
     fn remove(
         &mut self,
@@ -516,7 +529,7 @@ impl Join {
                 Due::Lease(id) => self.lease_due(id, world, now, out),
                 Due::Ping(id) => self.ping_due(id, world, now, out),
                 Due::Probe(id) => self.probe_due(id, now, out),
-                Due::Gone(id) => self.remove(id, "its agent did not come back", world, now, out),
+                Due::Gone(id) => self.time_is_over(id, world, now, out),
                 Due::Granted(group) => self.granted.say(group, out),
                 Due::Suspects => self.some_suspects(now, out),
             }

@@ -34,7 +34,7 @@ impl Announced {
         }
     }
 
-    /// A mate is back, which does not know of these.
+    /// A mate does not know of these: it is back, or the connection to it was lost.
     pub(super) fn missed(
         &mut self,
         mate: ProxyId,
@@ -43,7 +43,7 @@ impl Announced {
     ) {
         let targets: BTreeSet<_> = targets.collect();
         if !targets.is_empty() {
-            self.missed.insert(mate, targets);
+            self.missed.entry(mate).or_default().extend(targets);
             self.due.get_or_insert(now + LEASE_DELAY);
         }
     }

@@ -27,7 +27,12 @@ use pias_protocol::{
 
 use self::{announced::Announced, replicas::Replicas, takeover::Takeover, told::Told};
 use crate::{
-    join::Join, notice::Notice, outbox::Outbox, random::Random, timing::MATE_MEMORY, world::World,
+    join::Join,
+    notice::Notice,
+    outbox::Outbox,
+    random::Random,
+    timing::{MATE_MEMORY, ORPHAN_MIN},
+    world::World,
 };
 
 /// The leases that this proxy tells, and those that it was told.
@@ -69,7 +74,7 @@ impl Leases {
     /// A mate is here (again): what it does not know yet, it is told.
     pub(crate) fn up(&mut self, mate: ProxyId, join: &Join, now: Time) {
         if let Some(died) = self.dead.remove(&mate) {
-            self.announced.missed(mate, join.joined_since(died), now);
+            self.announced.missed(mate, join.joined_within(now - died, now), now);
         }
     }
 
@@ -149,13 +154,16 @@ impl Leases {
         for &(group, target) in &message.leases {
             self.replicas.taken(from, group, target);
             self.takeover.taken(group, target);
-            join.taken(group, target, world, now, out);
+            join.taken(group, target, now, out);
         }
     }
 
-    /// What was said to a proxy may be lost.
-    pub(crate) fn undelivered(&mut self, proxy: ProxyId, now: Time) {
+    /// What was said to a proxy may be lost: nobody acknowledges what joined, so a mate hears that again.
+    pub(crate) fn undelivered(&mut self, proxy: ProxyId, join: &Join, world: &World, now: Time) {
         self.told.undelivered(proxy, now);
+        if world.is_mate(proxy) {
+            self.announced.missed(proxy, join.joined_within(ORPHAN_MIN, now), now);
+        }
     }
 
     /// When [`Leases::tick`] is due.
