@@ -30,7 +30,7 @@ pub struct Heirs {
 }
 
 impl Heirs {
-    /// A proxy died, whose handle was `life`.
+    /// A proxy died, whose handle was `life`, or [`Handle::NONE`] where no pin names it.
     pub fn died(&mut self, dead: ProxyId, life: Handle, heir: Option<ProxyId>) {
         let Some(heir) = heir.filter(|&heir| heir != dead) else {
             self.of.remove(&dead);

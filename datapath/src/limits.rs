@@ -219,6 +219,10 @@ pub mod engine {
     /// How long another thread waits for the engine before it takes it for gone.
     pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
+    /// How long another thread waits for the engine to gather what it hands over: full tables take a
+    /// few hundred milliseconds.
+    pub const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
+
     /// Packets, receive calls, commands and datagrams taken from one source in one turn; what is left
     /// waits in the kernel or in its queue until the other sources had theirs.
     pub const BATCH: usize = 64;

@@ -138,9 +138,10 @@ impl Table {
         }
     }
 
-    /// A proxy is gone. Pins to it find that out by their handle, and who stands in for it.
+    /// A proxy is gone, maybe since before this process. Pins to it find that out by their handle,
+    /// and who stands in for it.
     pub fn remove_peer(&mut self, id: ProxyId, heir: Option<ProxyId>) {
-        let Some(handle) = self.peer_by_id.remove(&id) else { return };
+        let handle = self.peer_by_id.remove(&id).unwrap_or(Handle::NONE);
         self.heirs.died(id, handle, heir);
         if let Some(peer) = self.peers.remove(handle)
             && self.peer_by_tunnel.get(&peer.tunnel) == Some(&handle)

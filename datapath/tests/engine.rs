@@ -12,7 +12,7 @@ use pias_datapath::{
 use support::{
     bed::{Bed, FAR, NEAR, Proxy, socket},
     hosts::{Host, privileged, wait_for},
-    traffic::{assert_echo, echo_service, tcp_there_and_back, udp_client},
+    traffic::{assert_echo, assert_spoken, echo_service, tcp_there_and_back, udp_client},
 };
 
 const GROUPS: [[&str; 2]; 2] = [
@@ -53,6 +53,16 @@ fn serve(bed: &Bed, proxy: &Proxy) {
         echo_service(&bed.target, target.parse().unwrap());
         for group in groups {
             proxy.target(group, target);
+        }
+    }
+}
+
+/// Tells a proxy what [`with_one_proxy`] told the one before it.
+fn tell_again(next: &Proxy) {
+    for (groups, target) in GROUPS.iter().zip(TARGETS) {
+        for group in groups {
+            next.target(group, target);
+            next.ingress(group, NEAR);
         }
     }
 }
@@ -212,4 +222,70 @@ fn an_engine_that_cannot_start_says_why() {
     assert!(error.to_string().starts_with("cannot bind a tunnel socket to 192.0.2.99:6081"));
     let error = support::bed::try_start(&bed.near, NEAR, &[], "pias0").err().unwrap();
     assert!(error.to_string().starts_with("cannot make the TUN device `pias0`"), "{error}");
+}
+
+#[test]
+fn the_next_engine_goes_on_with_connections_and_loses_no_datagram() {
+    if !privileged() {
+        return;
+    }
+    let (bed, near) = with_one_proxy();
+    let [[datagrams, stream], _] = GROUPS;
+    let client = udp_client(&bed.client, socket(datagrams));
+    assert_echo(&client, b"before");
+    let mut talk = bed.client.run(|| std::net::TcpStream::connect(socket(stream)).unwrap());
+    talk.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_spoken(&mut talk, b"before");
+
+    near.handle.pause().unwrap();
+    client.send(b"meanwhile").unwrap();
+    let legacy = near.handle.hand_over().unwrap().unwrap();
+    let tables = legacy.tables.clone();
+    let next = Proxy::take_over(&bed.near, NEAR, &["10.2.0.1", "2001:db8:2::1"], legacy).unwrap();
+    tell_again(&next);
+    next.handle.adopt(tables).unwrap();
+    let flows = |proxy: &Proxy| proxy.handle.occupancy().unwrap().nat_flows;
+    assert_eq!((flows(&near), flows(&next)), (2, 2));
+    next.handle.resume().unwrap();
+    near.engine.stop();
+
+    let mut buffer = [0; 32];
+    let length = client.recv(&mut buffer).expect("what waited in the device is delivered");
+    assert_eq!(&buffer[..length], b"meanwhile");
+    assert_echo(&client, b"after");
+    assert_spoken(&mut talk, b"after");
+    assert_bulk_is_intact(&bed.client);
+}
+
+#[test]
+fn an_engine_that_nobody_took_over_goes_on() {
+    if !privileged() {
+        return;
+    }
+    let (bed, near) = with_one_proxy();
+    let client = udp_client(&bed.client, socket(GROUPS[0][0]));
+    assert_echo(&client, b"before");
+    near.handle.pause().unwrap();
+    drop(near.handle.hand_over().unwrap().unwrap());
+    client.send(b"meanwhile").unwrap();
+    near.handle.resume().unwrap();
+    let mut buffer = [0; 32];
+    let length = client.recv(&mut buffer).expect("what waited in the device is delivered");
+    assert_eq!(&buffer[..length], b"meanwhile");
+    assert_echo(&client, b"after");
+}
+
+#[test]
+fn a_device_of_another_name_is_not_taken_over() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    let near = support::bed::try_start(&bed.near, NEAR, &["10.2.0.1"], "other0").unwrap();
+    near.handle.pause().unwrap();
+    let legacy = near.handle.hand_over().unwrap().unwrap();
+    let Err(error) = Proxy::take_over(&bed.near, NEAR, &["10.2.0.1"], legacy) else {
+        panic!("taken over")
+    };
+    assert!(error.to_string().contains("`other0`"), "{error}");
 }

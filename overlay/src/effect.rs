@@ -9,6 +9,7 @@ use pias_protocol::{
     overlay::{AgentLink, OverlayMessage},
     time::Time,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::notice::Notice;
 
@@ -65,7 +66,7 @@ pub enum Effect {
 }
 
 /// A NAT address of a mate that comes here when nobody else answers to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StandbyAddress {
     /// The address.
     pub address: IpAddr,

@@ -117,6 +117,24 @@ impl Flows {
         }
     }
 
+    /// The NAT addresses that were said last.
+    pub(crate) fn standby(&self) -> Vec<StandbyAddress> {
+        self.standby.iter().copied().collect()
+    }
+
+    /// What dead mates left: whose it was, which addresses, and who goes on with it.
+    pub(crate) fn heirlooms(&self) -> Vec<(ProxyId, Vec<IpAddr>, ProxyId)> {
+        let left = self.heirlooms.iter();
+        left.map(|(&id, left)| (id, left.nat.clone(), left.holder)).collect()
+    }
+
+    /// Goes on with what the process before knew of the dead.
+    pub(crate) fn restore(&mut self, heirlooms: Vec<(ProxyId, Vec<IpAddr>, ProxyId)>, now: Time) {
+        let heirlooms = heirlooms.into_iter().take(MAX_HEIRLOOMS);
+        let left = heirlooms.map(|(id, nat, holder)| (id, Heirloom { nat, holder, since: now }));
+        self.heirlooms = left.collect();
+    }
+
     /// The NAT addresses that this proxy answers to beside its own: of the dead whose flows it goes on
     /// with, and of the live ones, and what those go on with, whose heir it is.
     fn addresses(&self, world: &World) -> BTreeSet<StandbyAddress> {

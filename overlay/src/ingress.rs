@@ -360,6 +360,33 @@ impl Ingress {
         }
     }
 
+    /// The lists of all groups that have one.
+    pub(crate) fn lists(&self) -> Vec<(GroupKey, Vec<Candidate>)> {
+        let list = |(&group, entry): (&GroupKey, &Entry)| match &entry.state {
+            State::Candidates { list, .. } => Some((group, list.clone())),
+            State::Resolving { .. } | State::Refused => None,
+        };
+        self.entries.iter().filter_map(list).collect()
+    }
+
+    /// Takes in lists of the process before; they are asked for again when they are used.
+    pub(crate) fn restore(
+        &mut self,
+        lists: Vec<(GroupKey, Vec<Candidate>)>,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        for (group, list) in lists {
+            self.make_room(&group, out);
+            self.touch(group, now);
+            if let Some(entry) = self.entries.get_mut(&group) {
+                entry.state = State::Candidates { list, fresh_until: now };
+                install(group, &entry.state, out);
+                self.timers.set_by(Due::Idle(group), now + INGRESS_IDLE);
+            }
+        }
+    }
+
     // For people.
 
     /// The word for the state of an entry.

@@ -48,10 +48,10 @@ pub struct Node {
     pub(crate) rendezvous: Rendezvous,
     pub(crate) ingress: Ingress,
     pub(crate) join: Join,
-    leases: Leases,
+    pub(crate) leases: Leases,
     /// What this proxy and its cluster had denied when it last looked.
     denials: (u64, u32),
-    flows: Flows,
+    pub(crate) flows: Flows,
     pub(crate) out: Outbox,
     start: Time,
     /// When to be ready without having heard of anybody; `None` once it was said.
@@ -359,7 +359,7 @@ impl Node {
     }
 
     /// Handles what this node said to itself.
-    fn settle(&mut self, now: Time) {
+    pub(crate) fn settle(&mut self, now: Time) {
         self.look_at_itself(now);
         for _ in 0..MAX_LOOPBACK {
             let Some(message) = self.out.pop_loopback() else { break };
@@ -400,7 +400,7 @@ impl Node {
         }
     }
 
-    fn become_ready(&mut self) {
+    pub(crate) fn become_ready(&mut self) {
         self.ready_by = None;
         self.ready = true;
         self.out.notice(Notice::Ready { alone: !self.world.members.in_touch() });

@@ -6,9 +6,12 @@
 //!  admin API ───question──►┘  next_timeout ⟲    └──► datapath, routes, log
 //! ```
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
-use pias_overlay::{AgentId, Effect, Node, NodeConfig, Notice, StandbyAddress};
+use pias_overlay::{AgentId, Effect, Node, NodeState, Notice, StandbyAddress};
 use pias_protocol::{
     agent::AgentMessage,
     forwarding::{ForwardingEvent, ForwardingUpdate},
@@ -55,6 +58,26 @@ pub enum Input {
 /// Something to be asked of the node, or done to it.
 type Question = Box<dyn FnOnce(&mut Node, Time) + Send>;
 
+/// What the brain is told beside its inputs.
+enum Order {
+    Ask(Question),
+    /// To tell its state, `None` if the proxy is not in service, and to do nothing until the other
+    /// end of `thaw` is dropped.
+    Freeze {
+        state: oneshot::Sender<Option<NodeState>>,
+        thaw: oneshot::Receiver<Infallible>,
+    },
+}
+
+/// Keeps a frozen brain frozen until it is dropped.
+pub struct Thaw {
+    /// Its drop is heard.
+    _keep: oneshot::Sender<Infallible>,
+}
+
+/// Where the brain hears its orders.
+pub struct Orders(mpsc::Receiver<Order>);
+
 /// Applies an update to the datapath.
 pub type Forward = Box<dyn FnMut(ForwardingUpdate) + Send>;
 
@@ -82,7 +105,7 @@ pub struct Inlets {
 
 /// Asks the brain. Clones ask the same one.
 #[derive(Clone)]
-pub struct BrainHandle(mpsc::Sender<Question>);
+pub struct BrainHandle(mpsc::Sender<Order>);
 
 /// The brain has stopped, or does not answer in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,21 +127,43 @@ impl BrainHandle {
             let _ = answer.send(question(node, now));
         });
         let ask = async {
-            self.0.send(question).await.map_err(|_| BrainGone)?;
+            self.0.send(Order::Ask(question)).await.map_err(|_| BrainGone)?;
             answered.await.map_err(|_| BrainGone)
         };
         tokio::time::timeout(limits::ADMIN_TIME, ask).await.map_err(|_| BrainGone)?
     }
+
+    /// Lets the brain stand still, until what is returned last is dropped: what it knows, `None` if
+    /// the proxy is not in service. What happens meanwhile waits in queues.
+    ///
+    /// # Errors
+    /// [`BrainGone`], after [`limits::ADMIN_TIME`] at the latest; then it goes on.
+    pub async fn freeze(&self) -> Result<(Option<NodeState>, Thaw), BrainGone> {
+        let (state, stated) = oneshot::channel();
+        let (keep, thaw) = oneshot::channel();
+        let ask = async {
+            self.0.send(Order::Freeze { state, thaw }).await.map_err(|_| BrainGone)?;
+            stated.await.map_err(|_| BrainGone)
+        };
+        let state =
+            tokio::time::timeout(limits::ADMIN_TIME, ask).await.map_err(|_| BrainGone)??;
+        Ok((state, Thaw { _keep: keep }))
+    }
 }
 
-/// Starts the brain. It stops when all handles are gone.
+/// A way to ask a brain that is not started yet, and what it will be started with.
 #[must_use]
-pub fn start(config: NodeConfig, seed: u64, inlets: Inlets, outlets: Outlets) -> BrainHandle {
-    let (asker, questions) = mpsc::channel(limits::BRAIN_QUESTIONS);
-    let node = Node::new(config, seed, Time::ZERO);
-    let brain = Brain { node, start: Instant::now(), outlets };
-    tokio::spawn(brain.run(inlets, questions));
-    BrainHandle(asker)
+pub fn channel() -> (BrainHandle, Orders) {
+    let (asker, orders) = mpsc::channel(limits::BRAIN_QUESTIONS);
+    (BrainHandle(asker), Orders(orders))
+}
+
+/// Starts the brain that owns `node`, whose time begins. What the node has to say already is said
+/// when this returns. The brain stops when all handles are gone.
+pub fn start(node: Node, orders: Orders, inlets: Inlets, outlets: Outlets) {
+    let mut brain = Brain { node, start: Instant::now(), outlets };
+    brain.carry_out();
+    tokio::spawn(brain.run(inlets, orders.0));
 }
 
 struct Brain {
@@ -128,7 +173,7 @@ struct Brain {
 }
 
 impl Brain {
-    async fn run(mut self, mut inlets: Inlets, mut questions: mpsc::Receiver<Question>) {
+    async fn run(mut self, mut inlets: Inlets, mut orders: mpsc::Receiver<Order>) {
         let mut inputs = Vec::with_capacity(limits::BRAIN_BATCH);
         let mut events = Vec::with_capacity(limits::BRAIN_BATCH);
         loop {
@@ -136,11 +181,8 @@ impl Brain {
             let due = self.due();
             tokio::select! {
                 () = tokio::time::sleep_until(due.into()) => {}
-                question = questions.recv() => match question {
-                    Some(question) => {
-                        let now = self.now();
-                        question(&mut self.node, now);
-                    }
+                order = orders.recv() => match order {
+                    Some(order) => self.obey(order, &mut inlets).await,
                     None => return,
                 },
                 _ = inlets.inputs.recv_many(&mut inputs, limits::BRAIN_BATCH) => {}
@@ -151,9 +193,7 @@ impl Brain {
                 self.carry_out();
             }
             for event in events.drain(..) {
-                let now = self.now();
-                self.node.handle_event(event, now);
-                self.carry_out();
+                self.happened(event);
             }
             // Asked after every turn, so that a stream of inputs cannot hold timers up.
             if self.due() <= Instant::now() {
@@ -161,6 +201,33 @@ impl Brain {
                 self.node.handle_timeout(now);
             }
         }
+    }
+
+    async fn obey(&mut self, order: Order, inlets: &mut Inlets) {
+        match order {
+            Order::Ask(question) => {
+                let now = self.now();
+                question(&mut self.node, now);
+            }
+            Order::Freeze { state, thaw } => {
+                // What was said last counts, too.
+                while let Ok(input) = inlets.inputs.try_recv() {
+                    self.take(input);
+                }
+                while let Ok(event) = inlets.events.try_recv() {
+                    self.happened(event);
+                }
+                // Who froze it may have given up; then `thaw` ends at once.
+                let _ = state.send(self.node.hand_over());
+                let _ = thaw.await;
+            }
+        }
+    }
+
+    fn happened(&mut self, event: ForwardingEvent) {
+        let now = self.now();
+        self.node.handle_event(event, now);
+        self.carry_out();
     }
 
     /// Microseconds since the start of the brain.

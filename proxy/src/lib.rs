@@ -21,6 +21,7 @@
 //! | [`overlay_net`], [`join_net`], [`framing`] | QUIC with proxies and with agents |
 //! | [`identity`], [`keys`] | certificates, and the shared secret of stateless resets |
 //! | [`routes`], [`host`], [`notify`], [`incarnation`] | kernel, service manager, restarts |
+//! | [`hand_over`] | a new piasd goes on where the running one ended |
 //! | [`admin`], [`metrics`], [`log_limit`] | what operators see |
 //! | [`ctl`] | `piasctl` |
 //! | [`limits`] | every bound of the daemon |
@@ -32,6 +33,7 @@ pub mod connection_ids;
 pub mod ctl;
 pub mod daemon;
 pub mod framing;
+pub mod hand_over;
 pub mod host;
 pub mod identity;
 pub mod incarnation;

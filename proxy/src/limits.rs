@@ -97,3 +97,45 @@ pub const ADMIN_ANSWER: usize = 64 * 1024 * 1024;
 
 /// How long the daemon waits at its end for connections to close.
 pub const CLOSE_TIME: Duration = Duration::from_millis(500);
+
+/// Octets of one message of a hand-over: twice what all leases take that a mate may have told. A longer
+/// one is an error, and the running process goes on.
+pub const HAND_OVER_FRAME: usize = 64 << 20;
+
+/// Descriptors in one message of a hand-over: the device, a tunnel and an overlay socket per address
+/// family, and the metrics' listener are six.
+pub const HAND_OVER_DESCRIPTORS: usize = 16;
+
+/// Items of one message of a hand-over; more go into the next one.
+pub const HAND_OVER_PART: usize = 1024;
+
+/// Items of one table that a hand-over carries: above the bounds of all tables. More are an error, and
+/// the running process goes on.
+pub const HAND_OVER_ITEMS: usize = 1 << 21;
+
+/// How long two processes take to greet each other.
+pub const HELLO_TIME: Duration = Duration::from_secs(5);
+
+/// How long the new process may take, once greeted, to get ready for the hand-over. Meanwhile the
+/// running one serves.
+pub const ASK_TIME: Duration = Duration::from_secs(30);
+
+/// How long a hand-over waits, while all is served, until other proxies have heard what this one said
+/// last.
+pub const HEARD_TIME: Duration = Duration::from_secs(1);
+
+/// How long packets that wait for the overlay may hold a hand-over up; those that wait still are lost.
+pub const SETTLE_TIME: Duration = Duration::from_millis(20);
+
+/// How long the new process may be silent while the running one stands still; then it is killed,
+/// and the running one goes on.
+pub const TAKE_TIME: Duration = Duration::from_secs(3);
+
+/// How long a new program may take to check the configuration.
+pub const CHECK_TIME: Duration = Duration::from_secs(10);
+
+/// How long a new program may take to take over, from its start; then it is killed.
+pub const UPGRADE_TIME: Duration = Duration::from_secs(45);
+
+/// How long the former process waits at its end until who asked for the upgrade has its answer.
+pub const ANSWER_TIME: Duration = Duration::from_secs(1);

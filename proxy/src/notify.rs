@@ -22,6 +22,11 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
 
+/// Another process of this service goes on in the place of this one.
+pub fn handed_over(to: u32) {
+    tell(&[NotifyState::MainPid(to), NotifyState::Status("handed over")]);
+}
+
 /// Feeds the watchdog, if there is one, whenever both the overlay and the datapath answer.
 pub async fn watch(app: App) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };

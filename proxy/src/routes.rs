@@ -68,6 +68,11 @@ impl Routes {
         Ok(Self { netlink, device, anycast, nat, standby: BTreeSet::new() })
     }
 
+    /// Routes of mates' NAT addresses that the process before made.
+    pub fn assume(&mut self, standing: &[StandbyAddress]) {
+        self.standby = standby_routes(standing);
+    }
+
     /// Installs all routes. Those that are, stay.
     ///
     /// # Errors
@@ -97,11 +102,7 @@ impl Routes {
     /// # Errors
     /// [`RouteError::Change`], after all others were tried.
     pub async fn stand_by(&mut self, wanted: &[StandbyAddress]) -> Result<(), RouteError> {
-        let metric = |held: &StandbyAddress| {
-            if held.live { STANDBY_METRIC } else { INHERITED_METRIC }
-        };
-        let wanted: BTreeSet<_> =
-            wanted.iter().map(|held| (IpNet::from(held.address), metric(held))).collect();
+        let wanted = standby_routes(wanted);
         let mut outcome = Ok(());
         // New ones first: an address whose metric changes is routed all the time.
         let new: Vec<_> = wanted.difference(&self.standby).copied().collect();
@@ -167,6 +168,12 @@ impl Routes {
             None => route.build(),
         })
     }
+}
+
+/// The routes of mates' NAT addresses, and their metrics.
+fn standby_routes(standing: &[StandbyAddress]) -> BTreeSet<(IpNet, u32)> {
+    let metric = |live| if live { STANDBY_METRIC } else { INHERITED_METRIC };
+    standing.iter().map(|held| (IpNet::from(held.address), metric(held.live))).collect()
 }
 
 #[cfg(test)]

@@ -2,13 +2,21 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
+use nix::{
+    errno::Errno,
+    net::if_::if_nametoindex,
+    unistd::{read, write},
+};
 use tracing::warn;
-use tun_rs::{DeviceBuilder, SyncDevice};
+use tun_rs::DeviceBuilder;
 
-use super::vnet::{self, VNET_LEN};
+use super::{
+    hand_over::TunDevice,
+    vnet::{self, VNET_LEN},
+};
 use crate::{
     limits::engine::{DEVICE_MTU, DEVICE_QUEUE, MAX_PACKET},
     packet::Packet,
@@ -16,9 +24,10 @@ use crate::{
 
 /// A TUN device that passes super-packets whole, in both directions.
 pub(super) struct Device {
-    tun: SyncDevice,
+    tun: OwnedFd,
     index: u32,
     name: String,
+    udp_segments: bool,
 }
 
 /// What reading brought.
@@ -43,8 +52,8 @@ impl Device {
             .enable(false)
             .build_sync()?;
         tun.set_nonblocking(true)?;
-        let (index, name) = (tun.if_index()?, tun.name()?);
-        if !tun.udp_gso() {
+        let (index, name, udp_segments) = (tun.if_index()?, tun.name()?, tun.udp_gso());
+        if !udp_segments {
             warn!(
                 device = name,
                 "the kernel (older than 6.2) does not join UDP datagrams for a TUN device: UDP bulk is slower"
@@ -57,7 +66,33 @@ impl Device {
             warn!(device = name, %error, "the device's queue stays short: bursts may overrun it");
         }
         tun.enabled(true)?;
-        Ok(Self { tun, index, name })
+        // The device lives as long as a descriptor of it does. It is read and written here without
+        // its builder's help, as is one that another process made.
+        Ok(Self { tun: tun.as_fd().try_clone_to_owned()?, index, name, udp_segments })
+    }
+
+    /// The device that another process made, under the name that it should have.
+    ///
+    /// # Errors
+    /// It is no TUN device, or one of another name.
+    pub(super) fn adopt(device: TunDevice, name: &str) -> io::Result<Self> {
+        let found = attached(&device.descriptor)?;
+        if found != name {
+            let what = format!("the descriptor belongs to the device `{found}`");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let index = if_nametoindex(name)?;
+        let TunDevice { descriptor: tun, udp_segments } = device;
+        Ok(Self { tun, index, name: found, udp_segments })
+    }
+
+    /// The device for another process; this one keeps it, too.
+    ///
+    /// # Errors
+    /// This process may not open more descriptors.
+    pub(super) fn hand_over(&self) -> io::Result<TunDevice> {
+        let (descriptor, udp_segments) = (self.tun.try_clone()?, self.udp_segments);
+        Ok(TunDevice { descriptor, udp_segments })
     }
 
     /// Its interface index.
@@ -71,8 +106,8 @@ impl Device {
     }
 
     /// Whether super-packets of UDP datagrams may be written.
-    pub(super) fn takes_udp_segments(&self) -> bool {
-        self.tun.udp_gso()
+    pub(super) const fn takes_udp_segments(&self) -> bool {
+        self.udp_segments
     }
 
     /// A buffer for [`Self::read`].
@@ -86,11 +121,11 @@ impl Device {
     /// The device is gone.
     pub(super) fn read(&self, packet: &mut Packet) -> io::Result<Read> {
         let len = loop {
-            match self.tun.recv(packet.reset()) {
+            match read(&self.tun, packet.reset()) {
                 Ok(len) => break len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Read::Empty),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(Errno::EAGAIN) => return Ok(Read::Empty),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
             }
         };
         packet.set_len(len);
@@ -112,9 +147,9 @@ impl Device {
     /// vnet header wrong.
     pub(super) fn write(&self, packet: &mut Packet) -> io::Result<()> {
         packet.push_front(&vnet::write(&packet.offload));
-        let written = self.tun.send(packet.bytes());
+        let written = write(&self.tun, packet.bytes());
         packet.pull_front(VNET_LEN);
-        written.map(|_| ())
+        Ok(written.map(|_| ())?)
     }
 }
 
@@ -122,6 +157,15 @@ impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.tun.as_fd()
     }
+}
+
+/// The name of the TUN device behind a descriptor, as the kernel tells it.
+fn attached(descriptor: &OwnedFd) -> io::Result<String> {
+    let path = format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd());
+    let text = fs::read_to_string(path)?;
+    let name = text.lines().find_map(|line| line.strip_prefix("iff:"));
+    let no_tun = || io::Error::new(io::ErrorKind::InvalidInput, "the descriptor is no TUN device");
+    Ok(name.ok_or_else(no_tun)?.trim().to_owned())
 }
 
 /// Tells the kernel that packets of any source may come out of the device, and that it is no link

@@ -8,18 +8,19 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pias_protocol::{forwarding::ForwardingUpdate, group::GroupKey};
 
-use super::{Datagram, EngineGone};
+use super::{Datagram, EngineGone, hand_over::HandOver};
 use crate::{
     counters::Counters,
     explain::Explanation,
     limits::engine::{ANSWER_WITHIN, COMMANDS, REGISTRATIONS},
-    pipeline::{FlowView, Occupancy},
+    pipeline::{FlowView, Occupancy, Tables},
 };
 
 /// What is asked. Updates and queries share one queue, so that a query sees what was updated before.
@@ -29,6 +30,10 @@ pub(super) enum Command {
     Occupancy(Sender<Occupancy>),
     Flows(usize, Sender<Vec<FlowView>>),
     Explain(SocketAddr, GroupKey, Sender<Explanation>),
+    Pause(Sender<()>),
+    Adopt(Box<Tables>),
+    Resume,
+    HandOver(Sender<io::Result<HandOver>>),
 }
 
 /// The side of the other threads.
@@ -85,9 +90,17 @@ impl Mailbox {
         &self,
         question: impl FnOnce(Sender<T>) -> Command,
     ) -> Result<T, EngineGone> {
+        self.ask_within(ANSWER_WITHIN, question)
+    }
+
+    pub(super) fn ask_within<T>(
+        &self,
+        time: Duration,
+        question: impl FnOnce(Sender<T>) -> Command,
+    ) -> Result<T, EngineGone> {
         let (answer, answered) = bounded(1);
         self.send(question(answer))?;
-        answered.recv_timeout(ANSWER_WITHIN).map_err(|_| EngineGone)
+        answered.recv_timeout(time).map_err(|_| EngineGone)
     }
 
     pub(super) fn stop(&self) {

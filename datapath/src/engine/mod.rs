@@ -19,41 +19,53 @@
 //! | module | subject |
 //! | --- | --- |
 //! | `worker` | the loop, and what is done with a verdict |
+//! | `sources` | where packets come from and go to |
 //! | `device`, `vnet` | the TUN device, and the header before each of its packets |
 //! | `tunnel`, `outbox` | Geneve sockets: receiving, and sending by flow |
 //! | `segment`, `coalesce` | cutting super-packets for the tunnel, and joining what came out of it |
 //! | `registration` | datagrams between the TUN device and piasd's QUIC endpoint |
 //! | `mailbox` | what other threads ask of the engine |
+//! | `hand_over` | what the engine of the next process takes over |
 
 mod coalesce;
 mod device;
+mod hand_over;
 mod linger;
 mod mailbox;
 mod outbox;
 mod registration;
 mod segment;
+mod sources;
 mod tunnel;
 mod vnet;
 mod worker;
 
-use std::{io, net::SocketAddr, thread};
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    thread,
+};
 
 use pias_protocol::{forwarding::ForwardingEvent, forwarding::ForwardingUpdate, group::GroupKey};
 
 use crate::{
     counters::Counters,
     explain::Explanation,
-    pipeline::{FlowView, Occupancy, PipelineConfig},
+    limits::engine::HAND_OVER_WITHIN,
+    pipeline::{FlowView, Occupancy, PipelineConfig, Tables},
 };
-use mailbox::{Command, Mailbox};
+pub use hand_over::{HandOver, TunDevice};
+use mailbox::{Command, Inbox, Mailbox};
 pub use registration::Datagram;
+pub use sources::Senders;
+use sources::Sources;
 use worker::Worker;
 
 /// What an engine is told once.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// The TUN device's name, at most 15 octets. The device must not exist; it vanishes with the
-    /// engine, and so do the routes to it.
+    /// The TUN device's name, at most 15 octets. The device must not exist, unless it is taken over;
+    /// it vanishes with the last engine that has it, and so do the routes to it.
     pub device: String,
     /// The pipeline's part. The engine binds its tunnel sockets to `pipeline.unicast`.
     pub pipeline: PipelineConfig,
@@ -82,6 +94,14 @@ pub enum StartError {
         /// Its name.
         name: String,
         /// What the kernel said.
+        source: io::Error,
+    },
+    /// The TUN device could not be taken over.
+    #[error("cannot take the TUN device `{name}` over: {source}")]
+    Adopt {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
         source: io::Error,
     },
     /// A tunnel socket could not be bound.
@@ -134,8 +154,34 @@ pub struct Engine {
 /// # Errors
 /// As [`StartError`] tells; then nothing is left behind.
 pub fn start(config: EngineConfig, hooks: Hooks) -> Result<Engine, StartError> {
+    let sources = Sources::open(&config)?;
+    run(config, hooks, |config, hooks, inbox| Worker::new(config, hooks, inbox, sources))
+}
+
+/// Starts an engine with the device and the sockets that another one handed over. It is paused:
+/// nothing is read before [`EngineHandle::resume`]. Its flows it is to be told before that, by
+/// [`EngineHandle::adopt`].
+///
+/// # Errors
+/// As [`StartError`] tells; then the other engine can go on.
+pub fn take_over(
+    config: EngineConfig,
+    hooks: Hooks,
+    senders: Senders,
+    device: TunDevice,
+    tunnels: Vec<UdpSocket>,
+) -> Result<Engine, StartError> {
+    let sources = Sources::adopt(&config, senders, device, tunnels)?;
+    run(config, hooks, |config, hooks, inbox| Worker::paused(config, hooks, inbox, sources))
+}
+
+fn run(
+    config: EngineConfig,
+    hooks: Hooks,
+    worker: impl FnOnce(EngineConfig, Hooks, Inbox) -> Result<Worker, StartError>,
+) -> Result<Engine, StartError> {
     let (mailbox, inbox) = mailbox::create().map_err(StartError::Thread)?;
-    let worker = Worker::new(config, hooks, inbox)?;
+    let worker = worker(config, hooks, inbox)?;
     let (device_index, device_name) = (worker.device_index(), worker.device_name().to_owned());
     let thread = thread::Builder::new()
         .name("pias-engine".to_owned())
@@ -208,6 +254,40 @@ impl EngineHandle {
     /// [`EngineGone`].
     pub fn occupancy(&self) -> Result<Occupancy, EngineGone> {
         self.mailbox.ask(Command::Occupancy)
+    }
+
+    /// Reads no more packets, from now on until [`Self::resume`]: they wait in the kernel. Updates
+    /// and queries are served as before.
+    ///
+    /// # Errors
+    /// [`EngineGone`].
+    pub fn pause(&self) -> Result<(), EngineGone> {
+        self.mailbox.ask(Command::Pause)
+    }
+
+    /// Goes on with flows of another engine, whose proxies and targets it was told before.
+    ///
+    /// # Errors
+    /// [`EngineGone`].
+    pub fn adopt(&self, tables: Tables) -> Result<(), EngineGone> {
+        self.mailbox.send(Command::Adopt(Box::new(tables)))
+    }
+
+    /// Reads packets again.
+    ///
+    /// # Errors
+    /// [`EngineGone`].
+    pub fn resume(&self) -> Result<(), EngineGone> {
+        self.mailbox.send(Command::Resume)
+    }
+
+    /// The device, the sockets and all that is known of flows, for the engine of another process;
+    /// packets that wait for the overlay, and fragments, are left behind. To be called while paused.
+    ///
+    /// # Errors
+    /// [`EngineGone`], or the descriptors cannot be duplicated.
+    pub fn hand_over(&self) -> Result<io::Result<HandOver>, EngineGone> {
+        self.mailbox.ask_within(HAND_OVER_WITHIN, Command::HandOver)
     }
 
     /// Up to `limit` flows that pass here.

@@ -28,12 +28,38 @@ impl Receiver {
     pub(super) fn bind(endpoint: SocketAddr) -> io::Result<Self> {
         let (socket, state) = bind(endpoint)?;
         raise_buffer(&socket, Side::Receive);
-        Ok(Self {
+        Ok(Self::new(socket, state))
+    }
+
+    /// The socket of another process, bound to this endpoint.
+    ///
+    /// # Errors
+    /// It is bound elsewhere, or is no UDP socket.
+    pub(super) fn adopt(socket: UdpSocket, endpoint: SocketAddr) -> io::Result<Self> {
+        let bound = socket.local_addr()?;
+        if bound != endpoint {
+            let what = format!("the socket handed over is bound to {bound}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let state = prepare(&socket, endpoint)?;
+        Ok(Self::new(socket, state))
+    }
+
+    fn new(socket: UdpSocket, state: UdpSocketState) -> Self {
+        Self {
             socket,
             state,
             buffers: vec![vec![0; MAX_PACKET]; RECEIVE_BUFFERS],
             meta: [RecvMeta::default(); RECEIVE_BUFFERS],
-        })
+        }
+    }
+
+    /// The socket for another process; this one keeps it, too.
+    ///
+    /// # Errors
+    /// This process may not open more descriptors.
+    pub(super) fn hand_over(&self) -> io::Result<UdpSocket> {
+        self.socket.try_clone()
     }
 
     /// Receives what there is, up to [`RECEIVE_BUFFERS`] buffers full; says how many.
@@ -70,17 +96,22 @@ pub(super) fn bind(local: SocketAddr) -> io::Result<(UdpSocket, UdpSocketState)>
     }
     socket.bind(&local.into())?;
     let socket = UdpSocket::from(socket);
-    let state = UdpSocketState::new((&socket).into())?;
+    let state = prepare(&socket, local)?;
+    Ok((socket, state))
+}
+
+fn prepare(socket: &UdpSocket, local: SocketAddr) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(socket.into())?;
     // quinn-udp probes for the path's MTU itself, and wants the kernel to forget what it learnt.
     // Here the kernel shall refuse what is too long for the path (RFC 1191, RFC 8201).
     if local.is_ipv6() {
-        setsockopt(&socket, Ipv6MtuDiscover, &libc::IPV6_PMTUDISC_DO)?;
-        setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &false)?;
+        setsockopt(socket, Ipv6MtuDiscover, &libc::IPV6_PMTUDISC_DO)?;
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &false)?;
     } else {
-        setsockopt(&socket, Ipv4MtuDiscover, &libc::IP_PMTUDISC_DO)?;
-        setsockopt(&socket, sockopt::Ipv4PacketInfo, &false)?;
+        setsockopt(socket, Ipv4MtuDiscover, &libc::IP_PMTUDISC_DO)?;
+        setsockopt(socket, sockopt::Ipv4PacketInfo, &false)?;
     }
-    Ok((socket, state))
+    Ok(state)
 }
 
 sockopt_impl!(

@@ -1,7 +1,8 @@
 //! The engine's thread: the loop, and what is done with a verdict.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    io,
+    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     thread,
     time::{Duration, Instant},
@@ -12,26 +13,28 @@ use nix::{
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 use pias_protocol::{
-    GENEVE_PORT,
     geneve::{Header, HeaderError},
     time::Time,
 };
+use tracing::info;
 
 use super::{
     EngineConfig, EngineFailure, Hooks, StartError,
     coalesce::Train,
     device::{Device, Read},
+    hand_over::HandOver,
     linger::Linger,
     mailbox::{Command, Inbox},
     outbox::Outbox,
     registration,
+    sources::Sources,
     tunnel::Receiver,
 };
 use crate::{
     drop_reason::DropReason,
     limits::engine::{BATCH, RECEIVES, TICK},
     packet::Packet,
-    pipeline::{Pipeline, Side, Verdict},
+    pipeline::{Adopted, Pipeline, Side, Verdict},
 };
 
 /// What `epoll` calls the device and the inbox; receivers are called by their index.
@@ -48,6 +51,8 @@ pub(super) struct Worker {
     inbox: Inbox,
     /// Whether the inbox had more than one turn's share.
     backlog: bool,
+    /// Whether only the inbox is read.
+    paused: bool,
     linger: Linger,
     /// Packets are read into it, one at a time.
     packet: Packet,
@@ -67,32 +72,32 @@ struct Forward {
 }
 
 impl Worker {
-    /// Makes the device and the sockets.
+    /// Reads from these sources.
     pub(super) fn new(
         config: EngineConfig,
         hooks: Hooks,
         inbox: Inbox,
+        sources: Sources,
     ) -> Result<Self, StartError> {
-        let device = Device::create(&config.device)
-            .map_err(|source| StartError::Device { name: config.device.clone(), source })?;
-        let tunnel = |(address, source)| StartError::Tunnel { address, source };
-        let receivers = config
-            .pipeline
-            .unicast
-            .iter()
-            .map(|&address| {
-                let endpoint = SocketAddr::new(address, GENEVE_PORT);
-                Receiver::bind(endpoint).map_err(|error| tunnel((endpoint, error)))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let outbox = Outbox::bind(&config.pipeline.unicast).map_err(tunnel)?;
-        let epoll =
-            watch(&device, &receivers, &inbox).map_err(|errno| StartError::Thread(errno.into()))?;
+        let mut worker = Self::paused(config, hooks, inbox, sources)?;
+        worker.resume().map_err(|errno| StartError::Thread(errno.into()))?;
+        Ok(worker)
+    }
+
+    /// Reads from these sources, once it is told to resume.
+    pub(super) fn paused(
+        config: EngineConfig,
+        hooks: Hooks,
+        inbox: Inbox,
+        Sources { device, receivers, outbox }: Sources,
+    ) -> Result<Self, StartError> {
+        let epoll = wait_for(&inbox).map_err(|errno| StartError::Thread(errno.into()))?;
         Ok(Self {
             epoll,
             receivers,
             inbox,
             backlog: false,
+            paused: true,
             linger: Linger::default(),
             packet: Device::packet(),
             train: Train::new(device.takes_udp_segments()),
@@ -105,6 +110,38 @@ impl Worker {
                 started: Instant::now(),
             },
             next_tick: Time::ZERO,
+        })
+    }
+
+    /// Reads packets.
+    fn resume(&mut self) -> nix::Result<()> {
+        if self.paused {
+            self.epoll.add(&self.forward.device, readable(DEVICE))?;
+            for (at, receiver) in self.receivers.iter().enumerate() {
+                self.epoll.add(receiver, readable(at as u64))?;
+            }
+            self.paused = false;
+        }
+        Ok(())
+    }
+
+    /// Reads no packets.
+    fn pause(&mut self) -> nix::Result<()> {
+        if !self.paused {
+            self.epoll.delete(&self.forward.device)?;
+            for receiver in &self.receivers {
+                self.epoll.delete(receiver)?;
+            }
+            self.paused = true;
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self) -> io::Result<HandOver> {
+        Ok(HandOver {
+            device: self.forward.device.hand_over()?,
+            tunnels: self.receivers.iter().map(Receiver::hand_over).collect::<Result<_, _>>()?,
+            tables: self.forward.pipeline.hand_over(),
         })
     }
 
@@ -145,10 +182,10 @@ impl Worker {
             }
         }
         if inbox {
-            self.serve_inbox();
+            self.serve_inbox()?;
         }
         let now = self.forward.now();
-        if now >= self.next_tick {
+        if now >= self.next_tick && !self.paused {
             self.next_tick = now + TICK;
             self.forward.pipeline.tick(now, &mut self.forward.side);
             self.forward.drain_side();
@@ -180,6 +217,9 @@ impl Worker {
     fn patience(&self) -> EpollTimeout {
         if self.backlog {
             return EpollTimeout::ZERO;
+        }
+        if self.paused {
+            return EpollTimeout::NONE;
         }
         let until_tick = self.next_tick - self.forward.now();
         // Up, or the last millisecond would be spent without waiting.
@@ -234,33 +274,69 @@ impl Worker {
         }
     }
 
-    fn serve_inbox(&mut self) {
+    fn serve_inbox(&mut self) -> Result<(), EngineFailure> {
         self.inbox.quiet();
-        let forward = &mut self.forward;
-        let now = forward.now();
         let mut taken = 0;
-        for command in self.inbox.commands.try_iter().take(BATCH) {
-            forward.obey(command, now);
+        while taken < BATCH
+            && let Ok(command) = self.inbox.commands.try_recv()
+        {
+            self.obey(command)?;
             taken += 1;
         }
         self.backlog = taken == BATCH;
         taken = 0;
+        let forward = &mut self.forward;
         for datagram in self.inbox.registrations.try_iter().take(BATCH) {
             forward.send_registration(&datagram, &mut self.packet);
             taken += 1;
         }
         self.backlog |= taken == BATCH;
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), EngineFailure> {
+        let wait = |errno: Errno| EngineFailure::Wait(errno.into());
+        let forward = &mut self.forward;
+        let now = forward.now();
+        // Who asked may have stopped waiting for the answer.
+        match command {
+            Command::Update(update) => {
+                forward.pipeline.apply(update, now, &mut forward.side);
+                forward.drain_side();
+            }
+            Command::Counters(answer) => {
+                drop(answer.try_send(forward.pipeline.counters().clone()));
+            }
+            Command::Occupancy(answer) => drop(answer.try_send(forward.pipeline.occupancy())),
+            Command::Flows(limit, answer) => {
+                drop(answer.try_send(forward.pipeline.flows(limit, now)));
+            }
+            Command::Explain(client, group, answer) => {
+                drop(answer.try_send(forward.pipeline.explain(client, group, now)));
+            }
+            Command::Pause(answer) => {
+                self.pause().map_err(wait)?;
+                let _ = answer.try_send(());
+            }
+            Command::Adopt(tables) => {
+                let Adopted { flows, standby, pins, lost } =
+                    forward.pipeline.take_over(*tables, now);
+                info!(flows, standby, pins, lost, "flows of the process before are taken over");
+            }
+            Command::Resume => self.resume().map_err(wait)?,
+            Command::HandOver(answer) => drop(answer.try_send(self.hand_over())),
+        }
+        Ok(())
     }
 }
 
-fn watch(device: &Device, receivers: &[Receiver], inbox: &Inbox) -> nix::Result<Epoll> {
-    let readable = |name| EpollEvent::new(EpollFlags::EPOLLIN, name);
+fn readable(name: u64) -> EpollEvent {
+    EpollEvent::new(EpollFlags::EPOLLIN, name)
+}
+
+fn wait_for(inbox: &Inbox) -> nix::Result<Epoll> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    epoll.add(device, readable(DEVICE))?;
     epoll.add(inbox.wake(), readable(INBOX))?;
-    for (at, receiver) in receivers.iter().enumerate() {
-        epoll.add(receiver, readable(at as u64))?;
-    }
     Ok(epoll)
 }
 
@@ -343,24 +419,6 @@ impl Forward {
         self.pipeline.count_drops(DropReason::TunnelSend, report.refused);
         for (tunnel, mtu) in report.path_mtus {
             self.pipeline.path_mtu(tunnel, mtu, now);
-        }
-    }
-
-    fn obey(&mut self, command: Command, now: Time) {
-        // Who asked may have stopped waiting for the answer.
-        match command {
-            Command::Update(update) => {
-                self.pipeline.apply(update, now, &mut self.side);
-                self.drain_side();
-            }
-            Command::Counters(answer) => drop(answer.try_send(self.pipeline.counters().clone())),
-            Command::Occupancy(answer) => drop(answer.try_send(self.pipeline.occupancy())),
-            Command::Flows(limit, answer) => {
-                drop(answer.try_send(self.pipeline.flows(limit, now)));
-            }
-            Command::Explain(client, group, answer) => {
-                drop(answer.try_send(self.pipeline.explain(client, group, now)));
-            }
         }
     }
 

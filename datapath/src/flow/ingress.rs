@@ -6,8 +6,10 @@
 use hashbrown::HashTable;
 use pias_protocol::{
     hash::{FlowHash, FlowKey},
+    ids::ProxyId,
     time::Time,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{Dice, Phase, Sweep, expired, table_hash};
 use crate::{
@@ -47,6 +49,26 @@ impl Pinned {
         } else if self.phase == Phase::Opening {
             self.phase = Phase::Open;
         }
+    }
+}
+
+/// A pinned flow as another process is told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinRecord {
+    /// The flow.
+    pub key: FlowKey,
+    /// Its JAP.
+    pub proxy: ProxyId,
+    /// How far it has come.
+    pub phase: Phase,
+}
+
+impl PinRecord {
+    /// The flow, with its JAP's handle here.
+    #[must_use]
+    pub fn pinned(&self, peer: Handle, now: Time) -> Pinned {
+        let &Self { key, phase, .. } = self;
+        Pinned { key, hash: key.hash(), peer, phase, created: now, last: now }
     }
 }
 
@@ -150,6 +172,17 @@ impl IngressTable {
                 self.remove(&key);
             }
         }
+    }
+
+    /// All pinned flows, but those whose JAP `id` does not name.
+    pub fn records(
+        &self,
+        id: impl Fn(Handle) -> Option<ProxyId>,
+    ) -> impl Iterator<Item = PinRecord> {
+        let record = move |&Pinned { key, peer, phase, .. }: &Pinned| {
+            Some(PinRecord { key, proxy: id(peer)?, phase })
+        };
+        self.iter().filter_map(record)
     }
 
     /// All pinned flows.

@@ -15,6 +15,7 @@ use pias_protocol::{
     random::SplitMix,
     time::Time,
 };
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// How far a flow has come, which says how long it lives without a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// UDP.
     Datagrams,

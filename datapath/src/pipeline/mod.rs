@@ -14,6 +14,7 @@
 //! Each way is a file; what several of them use is in `answers`, `tunnel` and `trains`.
 
 mod answers;
+mod hand_over;
 mod icmp;
 mod ingress;
 mod join;
@@ -41,6 +42,7 @@ use pias_protocol::{
     time::Time,
 };
 
+pub use hand_over::{Adopted, Tables};
 pub use verdict::{Side, Verdict};
 pub use views::{FlowRole, FlowView, Occupancy};
 

@@ -54,8 +54,8 @@ pub(super) enum Whereabouts {
 /// Flows being handed back to a proxy that has returned.
 #[derive(Debug)]
 pub(super) struct Return {
-    to: ProxyId,
-    nat: Vec<IpAddr>,
+    pub(super) to: ProxyId,
+    pub(super) nat: Vec<IpAddr>,
     /// The next slot of the flows that are translated here; `None` when all were looked at.
     live: Option<usize>,
     /// The next slot of those held.
@@ -170,7 +170,11 @@ impl Pipeline {
     }
 
     /// `None` where another flow has its place.
-    fn adopt(&mut self, record: &FlowRecord, now: Time) -> Result<Option<Handle>, DropReason> {
+    pub(super) fn adopt(
+        &mut self,
+        record: &FlowRecord,
+        now: Time,
+    ) -> Result<Option<Handle>, DropReason> {
         let target = self.table.target_at(&record.key.group, record.target);
         let target = target.unwrap_or((Handle::NONE, TargetId(0)));
         let ingress = record.ingress.and_then(|id| self.table.peer_of(id));

@@ -16,7 +16,8 @@ use std::{
 
 use pias_datapath::{
     engine::{
-        self, Datagram, Engine, EngineConfig, EngineFailure, EngineHandle, Hooks, StartError,
+        self, Datagram, Engine, EngineConfig, EngineFailure, EngineHandle, HandOver, Hooks,
+        Senders, StartError,
     },
     limits::Limits,
     pipeline::PipelineConfig,
@@ -90,6 +91,16 @@ pub(crate) fn try_start(
     unicast: &[&str],
     device: &str,
 ) -> Result<Proxy, StartError> {
+    run(host, name, unicast, device, engine::start)
+}
+
+fn run(
+    host: &Host,
+    name: &str,
+    unicast: &[&str],
+    device: &str,
+    start: impl FnOnce(EngineConfig, Hooks) -> Result<Engine, StartError> + Send + 'static,
+) -> Result<Proxy, StartError> {
     let addresses = |texts: &[&str]| texts.iter().map(|text| address(text)).collect::<Vec<_>>();
     let pipeline = PipelineConfig {
         self_id: ProxyId::of(name),
@@ -111,7 +122,7 @@ pub(crate) fn try_start(
         registration: Box::new(move |datagram| registration.send(datagram).is_ok()),
         ended: Box::new(move |result| drop(end.send(result))),
     };
-    let engine = host.run(|| engine::start(config, hooks))?;
+    let engine = host.run(move || start(config, hooks))?;
     let handle = engine.handle();
     Ok(Proxy { engine, handle, registrations, ended })
 }
@@ -131,6 +142,19 @@ impl Proxy {
             host.ip(&format!("route add {prefix} dev {}", proxy.engine.device_name()));
         }
         proxy
+    }
+
+    /// Starts an engine on `host` with what another one handed over.
+    pub(crate) fn take_over(
+        host: &Host,
+        name: &str,
+        unicast: &[&str],
+        legacy: HandOver,
+    ) -> Result<Self, StartError> {
+        run(host, name, unicast, "pias0", move |config, hooks| {
+            let senders = Senders::bind(&config.pipeline.unicast)?;
+            engine::take_over(config, hooks, senders, legacy.device, legacy.tunnels)
+        })
     }
 
     /// Tells it of another proxy.

@@ -68,6 +68,14 @@ pub(crate) fn assert_echo(socket: &UdpSocket, payload: &[u8]) {
     });
 }
 
+/// Says something to an echo service, and hears it back.
+pub(crate) fn assert_spoken(stream: &mut TcpStream, words: &[u8]) {
+    stream.write_all(words).unwrap();
+    let mut heard = vec![0; words.len()];
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(heard, words);
+}
+
 /// Sends `total` octets to the echo service at `to` while receiving them back: the hashes of what
 /// was sent and of what came back.
 pub(crate) fn tcp_there_and_back(host: &Host, to: SocketAddr, total: usize) -> (u64, u64) {

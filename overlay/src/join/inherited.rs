@@ -35,7 +35,7 @@ use crate::{
     limits::{MAX_RESETS, MAX_TARGETS, RESETS_PER_STEP, SUSPECTS_PER_STEP},
     outbox::Outbox,
     timers::Timers,
-    timing::{LEAVING, ORPHAN_MIN, PROBE_BACKOFF_MIN, RESET_REPEAT, STEP, TAKEN_OVER},
+    timing::{MOVED, ORPHAN_MIN, PROBE_BACKOFF_MIN, RESET_REPEAT, STEP, TAKEN_OVER},
     world::World,
 };
 
@@ -183,21 +183,35 @@ impl Join {
             return;
         }
         let id = known.unwrap_or_else(|| self.next_target());
+        self.hold(id, lease, among, now, out);
+        out.counters.leases_inherited += 1;
+    }
+
+    /// Registers the target of a lease, one of `among` such, whose agent is not connected here: until
+    /// it comes, or the lease is over.
+    pub(super) fn hold(
+        &mut self,
+        id: TargetId,
+        lease: &Lease,
+        among: usize,
+        now: Time,
+        out: &mut Outbox,
+    ) {
         let target = Registered::new(id, lease.group, lease.target, None, lease.link, now)
             .inherited(lease.weight, lease.state);
         if target.service != Service::Answers {
             self.timers.set(Due::Probe(id), now + PROBE_BACKOFF_MIN);
         }
-        self.targets.insert(id, target);
-        self.by_address.insert((lease.group, lease.target), id);
-        if left {
-            self.timers.set(Due::Gone(id), now + LEAVING);
+        if target.leaving {
+            // It may have joined elsewhere, which a lease does not tell.
+            self.timers.set(Due::Gone(id), now + MOVED);
         } else {
             // Its agent was promised no longer lease than a proxy of so many targets gives.
             self.timers.set(Due::Gone(id), now + Terms::with(among).lease.max(ORPHAN_MIN));
             self.orphans.add(lease.link, id, now);
         }
-        out.counters.leases_inherited += 1;
+        self.targets.insert(id, target);
+        self.by_address.insert((lease.group, lease.target), id);
         self.forward(id, out);
     }
 

@@ -10,6 +10,7 @@ mod granted;
 mod health;
 mod inherited;
 pub(crate) mod report;
+mod restore;
 mod target;
 
 use std::{

@@ -141,6 +141,15 @@ impl Reports {
         self.timers.set_by(Due::Refresh(key), now + self.random.around(REPORT_REFRESH));
     }
 
+    /// A group of the process before: its RAPs are told at the next step, see
+    /// [`Self::ring_changed`].
+    pub(crate) fn restore(&mut self, key: GroupKey, count: u32, now: Time) {
+        if count > 0 {
+            self.groups.entry(key).or_default().count = count;
+            self.timers.set_by(Due::Refresh(key), now + self.random.around(REPORT_REFRESH));
+        }
+    }
+
     /// Whether the count left the band around what a RAP was told.
     fn worth_it(&self, key: GroupKey, rap: ProxyId) -> bool {
         let Some(group) = self.groups.get(&key) else { return false };
@@ -193,6 +202,11 @@ impl Reports {
         if over {
             self.forget(ack.group);
         }
+    }
+
+    /// Whether all that was told has been heard.
+    pub(crate) fn all_heard(&self) -> bool {
+        self.recheck.is_empty() && self.unacknowledged.is_empty()
     }
 
     /// Whether the RAPs of a group know what there is to know: all that were told, but for one, which

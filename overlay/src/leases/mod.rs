@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use pias_protocol::{
     group::GroupKey,
     ids::ProxyId,
-    overlay::{LeaseAck, LeaseReplica, LeaseTaken},
+    overlay::{Lease, LeaseAck, LeaseReplica, LeaseTaken},
     time::Time,
 };
 
@@ -163,6 +163,28 @@ impl Leases {
         self.told.undelivered(proxy, now);
         if world.is_mate(proxy) {
             self.announced.missed(proxy, join.joined_within(ORPHAN_MIN, now), now);
+        }
+    }
+
+    /// What mates told, and what is left to be taken over of dead ones.
+    pub(crate) fn hand_over(&self) -> (Vec<(ProxyId, LeaseReplica)>, Vec<Lease>) {
+        (self.replicas.batches(), self.takeover.rest().cloned().collect())
+    }
+
+    /// Goes on with what the process before was told.
+    pub(crate) fn restore(
+        &mut self,
+        replicas: Vec<(ProxyId, LeaseReplica)>,
+        inherited: Vec<Lease>,
+        join: &Join,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        for (mate, batch) in replicas {
+            self.replicas.update(mate, batch, out);
+        }
+        if !inherited.is_empty() {
+            self.takeover.begin(inherited, |group| join.serves(group), now);
         }
     }
 

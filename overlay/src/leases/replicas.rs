@@ -53,6 +53,15 @@ impl Replicas {
         true
     }
 
+    /// All leases of mates, as batches that [`Replicas::update`] takes.
+    pub(super) fn batches(&self) -> Vec<(ProxyId, LeaseReplica)> {
+        let batch = |(&mate, replica): (&ProxyId, &Replica)| {
+            let leases = replica.leases.values().cloned().collect();
+            (mate, LeaseReplica { epoch: replica.epoch, sequence: 0, leases, ended: Vec::new() })
+        };
+        self.of.iter().map(batch).collect()
+    }
+
     fn forget(&mut self, from: ProxyId, target: TargetId) {
         let lease = self.of.get_mut(&from).and_then(|replica| replica.leases.remove(&target));
         if let Some(lease) = lease {

@@ -44,6 +44,11 @@ impl Takeover {
         self.due = Some(now);
     }
 
+    /// Leases that are still to be taken over.
+    pub(super) fn rest(&self) -> impl Iterator<Item = &Lease> {
+        self.groups.values().flatten()
+    }
+
     /// A packet wants a group. Whether it was still to be taken over.
     pub(super) fn wanted(
         &mut self,

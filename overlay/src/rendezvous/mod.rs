@@ -17,6 +17,7 @@
 
 mod group;
 mod load;
+mod restore;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -7,18 +7,20 @@
 //! | `GET /group?group=AA:port[/tcp]` | all about one group |
 //! | `GET /explain?client=IP:port&group=AA:port[/tcp]` | where a packet would go, and why |
 //! | `POST /drain` | begins to drain |
+//! | `POST /upgrade?program=PATH` | starts a new piasd, and answers when it has taken over |
 
 mod explain;
 pub mod metrics;
 pub mod views;
 
 use std::{
+    convert::Infallible,
     fs, io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -38,12 +40,14 @@ use pias_overlay::Node;
 use pias_protocol::group::GroupKey;
 use serde::Deserialize;
 use tokio::{
-    net::{TcpListener, UnixListener},
-    task::spawn_blocking,
+    net::UnixListener,
+    sync::{Mutex, oneshot, watch},
+    task::{JoinHandle, spawn_blocking},
 };
 
 use crate::{
     brain::{BrainGone, BrainHandle},
+    hand_over::{self, UpgradeError},
     limits,
     metrics::DaemonCounters,
     overlay_net::OverlayNet,
@@ -107,6 +111,19 @@ pub struct Parts {
     pub counters: DaemonCounters,
     /// When the daemon started.
     pub started: Instant,
+    /// How its successor is started. Held by the one upgrade that is under way.
+    pub successor: Mutex<hand_over::Command>,
+    /// The process that took over, once there is one.
+    pub taken: watch::Receiver<Option<Taken>>,
+}
+
+/// A hand-over that succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The process that serves.
+    pub by: u32,
+    /// For how long packets waited.
+    pub paused: Duration,
 }
 
 impl App {
@@ -145,6 +162,12 @@ pub enum ApiError {
     /// The question is wrong.
     #[error("{0}")]
     Question(String),
+    /// No other process took over.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    /// One at a time.
+    #[error("an upgrade is under way")]
+    Upgrading,
 }
 
 impl IntoResponse for ApiError {
@@ -152,6 +175,8 @@ impl IntoResponse for ApiError {
         let status = match self {
             Self::Brain(_) | Self::Engine(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Question(_) => StatusCode::BAD_REQUEST,
+            Self::Upgrade(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Upgrading => StatusCode::CONFLICT,
         };
         (status, Json(serde_json::json!({ "error": self.to_string() }))).into_response()
     }
@@ -173,6 +198,9 @@ pub enum ServeError {
     /// Another piasd answers there.
     #[error("another piasd answers at {0}: stop it, or choose another socket under [admin]")]
     Taken(PathBuf),
+    /// The metrics' listener cannot be used.
+    #[error("cannot serve metrics: {0}")]
+    Listen(#[source] io::Error),
     /// The address cannot be bound.
     #[error("cannot serve metrics at {address}: {source}; choose another address under [admin]")]
     Metrics {
@@ -183,50 +211,114 @@ pub enum ServeError {
     },
 }
 
-/// Serves the admin API at a Unix socket that its owner alone may use.
-///
-/// # Errors
-/// As [`ServeError`] tells.
-pub fn serve_socket(app: App, path: &Path) -> Result<(), ServeError> {
-    let socket = |source| ServeError::Socket { path: path.to_owned(), source };
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(socket)?;
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(ServeError::Taken(path.to_owned()));
-    }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(socket(error)),
-        _ => {}
-    }
-    // Bound under a name that nobody knows, so that nobody gets in before the mode is set.
-    let unborn = path.with_extension(format!("{}.new", std::process::id()));
-    let listener = UnixListener::bind(&unborn).map_err(socket)?;
-    fs::set_permissions(&unborn, fs::Permissions::from_mode(0o600)).map_err(socket)?;
-    fs::rename(&unborn, path).map_err(socket)?;
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router(app)).await {
+/// Serves the admin API.
+#[must_use]
+pub fn serve(app: App, listener: UnixListener) -> AdminServer {
+    let (end, ended) = oneshot::channel::<Infallible>();
+    let serve = axum::serve(listener, router(app)).with_graceful_shutdown(async {
+        // The other end is dropped.
+        let _ = ended.await;
+    });
+    let task = tokio::spawn(async move {
+        if let Err(error) = serve.await {
             tracing::error!(%error, "the admin API has ended");
         }
     });
-    Ok(())
+    AdminServer { task, end }
 }
 
-/// Serves `/metrics`; the address that was bound.
+/// The admin API's server. Where this is dropped, it takes no more questions.
+pub struct AdminServer {
+    task: JoinHandle<()>,
+    end: oneshot::Sender<Infallible>,
+}
+
+impl AdminServer {
+    /// Takes no more questions, and waits until those that were asked are answered, or
+    /// [`limits::ANSWER_TIME`] is over.
+    pub async fn finish(self) {
+        drop(self.end);
+        // Who still reads its answer then is too slow.
+        let _ = tokio::time::timeout(limits::ANSWER_TIME, self.task).await;
+    }
+}
+
+/// Whether another piasd answers at this socket.
+///
+/// # Errors
+/// [`ServeError::Taken`].
+pub fn check_free(path: &Path) -> Result<(), ServeError> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(ServeError::Taken(path.to_owned())),
+        Err(_) => Ok(()),
+    }
+}
+
+/// A Unix socket that its owner alone may use, and that nobody finds before it is published.
+pub struct PrivateListener {
+    listener: UnixListener,
+    unborn: PathBuf,
+    path: PathBuf,
+}
+
+impl PrivateListener {
+    /// Makes the socket, under a name that nobody knows.
+    ///
+    /// # Errors
+    /// [`ServeError::Socket`].
+    pub fn bind(path: &Path) -> Result<Self, ServeError> {
+        let socket = |source| ServeError::Socket { path: path.to_owned(), source };
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory).map_err(socket)?;
+        }
+        let mut unborn = path.as_os_str().to_owned();
+        unborn.push(format!(".{}.new", std::process::id()));
+        let unborn = PathBuf::from(unborn);
+        match fs::remove_file(&unborn) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(socket(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&unborn).map_err(socket)?;
+        fs::set_permissions(&unborn, fs::Permissions::from_mode(0o600)).map_err(socket)?;
+        Ok(Self { listener, unborn, path: path.to_owned() })
+    }
+
+    /// Puts it in the place of what was at its path.
+    #[must_use]
+    pub fn publish(self) -> UnixListener {
+        if let Err(error) = fs::rename(&self.unborn, &self.path) {
+            let path = self.path.display();
+            tracing::error!(%error, "cannot put the socket in its place: nobody finds {path}");
+        }
+        self.listener
+    }
+}
+
+/// Binds the address of `/metrics`.
+///
+/// # Errors
+/// [`ServeError::Metrics`].
+pub fn bind_metrics(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).map_err(|source| ServeError::Metrics { address, source })
+}
+
+/// Serves `/metrics`.
 ///
 /// # Errors
 /// As [`ServeError`] tells.
-pub async fn serve_metrics(app: App, address: SocketAddr) -> Result<SocketAddr, ServeError> {
-    let bind = |source| ServeError::Metrics { address, source };
-    let listener = TcpListener::bind(address).await.map_err(bind)?;
-    let bound = listener.local_addr().map_err(bind)?;
+pub fn serve_metrics(app: App, listener: TcpListener) -> Result<(), ServeError> {
+    let listen = || {
+        listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(listener)
+    };
+    let listener = listen().map_err(ServeError::Listen)?;
     let router = Router::new().route("/metrics", get(scrape)).with_state(app);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::error!(%error, "metrics have ended");
         }
     });
-    Ok(bound)
+    Ok(())
 }
 
 fn router(app: App) -> Router {
@@ -240,6 +332,7 @@ fn router(app: App) -> Router {
         .route("/drops", get(drops))
         .route("/explain", get(explained))
         .route("/drain", post(drain))
+        .route("/upgrade", post(upgrade))
         .with_state(app)
 }
 
@@ -334,6 +427,29 @@ async fn drain(State(app): State<App>) -> Answer<views::Drained> {
     app.0.brain.ask(Node::drain).await?;
     tracing::info!("draining, as asked by piasctl");
     Ok(Json(views::Drained { draining: true }))
+}
+
+#[derive(Deserialize)]
+struct UpgradeQuestion {
+    program: Option<PathBuf>,
+}
+
+async fn upgrade(
+    State(app): State<App>,
+    Query(question): Query<UpgradeQuestion>,
+) -> Answer<views::Upgraded> {
+    let successor = app.0.successor.try_lock().map_err(|_| ApiError::Upgrading)?;
+    let mut taken = app.0.taken.clone();
+    let taken = async {
+        let found = taken.wait_for(Option::is_some).await.ok().and_then(|taken| *taken);
+        match found {
+            Some(taken) => taken,
+            // The daemon ends without a hand-over.
+            None => std::future::pending().await,
+        }
+    };
+    let taken = hand_over::upgrade(&successor, question.program.as_deref(), taken).await?;
+    Ok(Json(views::Upgraded { pid: taken.by, paused_ms: taken.paused.as_secs_f64() * 1e3 }))
 }
 
 async fn scrape(State(app): State<App>) -> Result<Response, ApiError> {

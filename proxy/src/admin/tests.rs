@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use clap::Parser;
 use pias_datapath::{counters::Path as Way, drop_reason::DropReason, explain::Step};
 use pias_overlay::NodeConfig;
+use pias_protocol::time::Time;
 use tokio::sync::{mpsc, watch};
 
 use super::*;
@@ -67,6 +68,7 @@ struct Daemon {
     socket: PathBuf,
     announce: watch::Receiver<bool>,
     _datagrams: mpsc::Sender<pias_datapath::engine::Datagram>,
+    _server: AdminServer,
 }
 
 fn daemon() -> Daemon {
@@ -111,13 +113,23 @@ fn daemon_over(datapath: impl Datapath) -> Daemon {
         drain_wait: Duration::from_secs(5),
         incarnation: 1,
     };
-    let brain = brain::start(node, 7, Inlets { inputs, events }, outlets);
-    let datapath = Box::new(datapath);
-    let parts = Parts { brain, datapath, overlay, counters, started: Instant::now() };
+    let (brain, orders) = brain::channel();
+    let node = Node::new(node, 7, Time::ZERO);
+    brain::start(node, orders, Inlets { inputs, events }, outlets);
+    let (_, taken) = watch::channel(None);
+    let parts = Parts {
+        brain,
+        datapath: Box::new(datapath),
+        overlay,
+        counters,
+        started: Instant::now(),
+        successor: Mutex::new(hand_over::Command::new("/bin/false".into(), Vec::new())),
+        taken,
+    };
     let socket = operator.path().join("run/piasd.sock");
     let app = App::new(parts);
-    serve_socket(app.clone(), &socket).unwrap();
-    Daemon { operator, app, socket, announce, _datagrams: datagrams }
+    let server = serve(app.clone(), PrivateListener::bind(&socket).unwrap().publish());
+    Daemon { operator, app, socket, announce, _datagrams: datagrams, _server: server }
 }
 
 impl Daemon {
@@ -211,8 +223,7 @@ async fn the_socket_belongs_to_its_owner_alone_and_to_one_daemon() {
     let daemon = daemon();
     let mode = fs::metadata(&daemon.socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let taken = serve_socket(daemon.app.clone(), &daemon.socket);
-    assert!(matches!(taken, Err(ServeError::Taken(_))));
+    assert!(matches!(check_free(&daemon.socket), Err(ServeError::Taken(_))));
 }
 
 #[tokio::test]
@@ -220,7 +231,24 @@ async fn a_socket_that_a_dead_daemon_left_is_replaced() {
     let daemon = daemon();
     let left = daemon.operator.path().join("left.sock");
     drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
-    serve_socket(daemon.app.clone(), &left).unwrap();
+    check_free(&left).unwrap();
+    let listener = PrivateListener::bind(&left).unwrap().publish();
+    let _server = serve(daemon.app.clone(), listener);
+    let answered = tokio::net::UnixStream::connect(&left).await;
+    assert!(answered.is_ok(), "{answered:?}");
+}
+
+#[tokio::test]
+async fn an_upgrade_to_what_does_not_accept_the_configuration_says_so_and_changes_nothing() {
+    let daemon = daemon();
+    let error = daemon.ctl(&["upgrade"]).await.unwrap_err().to_string();
+    assert!(error.contains("/bin/false does not accept the configuration"), "{error}");
+    let error = daemon.ctl(&["upgrade", "/no/such/program"]).await.unwrap_err().to_string();
+    assert!(error.contains("cannot run /no/such/program"), "{error}");
+    // It accepts everything, and ends.
+    let error = daemon.ctl(&["upgrade", "/bin/true"]).await.unwrap_err().to_string();
+    assert!(error.contains("did not take over, and this piasd goes on"), "{error}");
+    assert_eq!(daemon.json(&["status"]).await["name"], "fra1");
 }
 
 #[tokio::test]

@@ -85,6 +85,15 @@ pub struct Targets {
     pub targets: Vec<TargetView>,
 }
 
+/// `POST /upgrade`.
+#[derive(Serialize)]
+pub struct Upgraded {
+    /// The process that serves from now on.
+    pub pid: u32,
+    /// For how long packets waited, in milliseconds.
+    pub paused_ms: f64,
+}
+
 /// `GET /flows`.
 #[derive(Serialize)]
 pub struct Flows {

@@ -4,7 +4,7 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
-use pias_proxy::{config, daemon};
+use pias_proxy::{config, daemon, hand_over::Command};
 use tracing_subscriber::EnvFilter;
 
 /// The anycast proxy: ingress, rendezvous and join in one.
@@ -17,6 +17,10 @@ struct Cli {
     /// Check the configuration, files and certificates included, and exit: 0 if all is well.
     #[arg(long)]
     check: bool,
+    /// Go on where the running piasd of this configuration ends: it hands over its flows, its targets
+    /// and what it knows of others, and stops. Starts anew if none runs.
+    #[arg(long, conflicts_with = "check")]
+    take_over: bool,
     /// Log as JSON, one object a line. What is logged is set by PIAS_LOG (`info`,
     /// `pias_proxy=debug`, ...).
     #[arg(long)]
@@ -42,7 +46,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     log(cli.log_json);
-    match serve(config) {
+    match serve(config, cli.take_over) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -51,12 +55,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(config: config::Config) -> anyhow::Result<()> {
+fn serve(config: config::Config, take_over: bool) -> anyhow::Result<()> {
+    let command = Command::own().context("cannot find out which program this is")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(daemon::run(config))?;
+    runtime.block_on(daemon::run(config, command, take_over))?;
     Ok(())
 }
 

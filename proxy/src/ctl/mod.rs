@@ -7,7 +7,7 @@ mod table;
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -70,6 +70,12 @@ enum Command {
     },
     /// Withdraw the routes, send agents elsewhere, and keep serving what there is until stopped
     Drain,
+    /// Put a new piasd in the place of the running one, which hands over its flows, its targets and
+    /// what it knows of others; also the way to a new configuration
+    Upgrade {
+        /// The program [default: the file that the running one was started from]
+        program: Option<PathBuf>,
+    },
     /// The operator's certificate authority
     #[command(subcommand)]
     Ca(Ca),
@@ -160,6 +166,14 @@ pub async fn run(cli: Cli, out: &mut impl Write) -> Result<(), CtlError> {
             let answer = client::post(&socket, "/drain").await?;
             return print(&answer, output, render::drain, out);
         }
+        Command::Upgrade { program } => {
+            let path = match program {
+                Some(program) => format!("/upgrade?program={}", escaped(&program)?),
+                None => "/upgrade".to_owned(),
+            };
+            let answer = client::post(&socket, &path).await?;
+            return print(&answer, output, render::upgrade, out);
+        }
         Command::Status => ("/status".to_owned(), render::status),
         Command::Proxies => ("/proxies".to_owned(), render::proxies),
         Command::Groups => ("/groups".to_owned(), render::groups),
@@ -177,6 +191,11 @@ pub async fn run(cli: Cli, out: &mut impl Write) -> Result<(), CtlError> {
     };
     let answer = client::get(&socket, &path).await?;
     print(&answer, output, view, out)
+}
+
+/// A program's absolute path in a URL: the daemon's working directory is another.
+fn escaped(program: &Path) -> io::Result<String> {
+    Ok(client::escape(&std::path::absolute(program)?.display().to_string()))
 }
 
 fn print(

@@ -189,6 +189,11 @@ pub(super) fn explain(answer: &Value) -> String {
     out
 }
 
+pub(super) fn upgrade(answer: &Value) -> String {
+    let paused = answer["paused_ms"].as_f64().unwrap_or_default();
+    format!("upgraded: process {} serves; packets waited {paused:.0} ms\n", cell(&answer["pid"]))
+}
+
 pub(super) fn drain(_: &Value) -> String {
     "draining: routes withdrawn, agents sent elsewhere; stop piasd when its flows have ended\n"
         .to_owned()

@@ -9,6 +9,7 @@
 //! One task a peer owns dialling and the outgoing stream; one task a connection reads. A peer's
 //! identity is the name in its certificate, never what it says or where it sends from.
 
+mod gate;
 mod peer;
 mod receive;
 
@@ -25,8 +26,8 @@ use std::{
 use pias_overlay::Delivery;
 use pias_protocol::{envelope, ids::ProxyId, overlay::OverlayMessage};
 use quinn::{
-    ClientConfig, Connection, ConnectionError, Endpoint, Incoming, ServerConfig, TransportConfig,
-    VarInt,
+    ClientConfig, Connection, ConnectionError, Endpoint, Incoming, Runtime, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Semaphore, mpsc};
@@ -39,6 +40,7 @@ use crate::{
     log_limit::LogLimit,
     metrics::{Direction, OverlayCounters, Queue},
 };
+use gate::{Gate, GatedSocket};
 use peer::{Outgoing, PeerHandle};
 
 /// Why connections between proxies cannot be set up.
@@ -81,6 +83,9 @@ struct Shared {
     own: ProxyId,
     port: u16,
     endpoints: Vec<Endpoint>,
+    /// The endpoints' sockets, for the process that takes over.
+    sockets: Vec<UdpSocket>,
+    gate: Arc<Gate>,
     peers: Mutex<HashMap<ProxyId, PeerHandle>>,
     handshakes: Arc<Semaphore>,
     inputs: mpsc::Sender<Input>,
@@ -99,21 +104,52 @@ impl OverlayNet {
         inputs: mpsc::Sender<Input>,
         counters: OverlayCounters,
     ) -> Result<Self, OverlayNetError> {
+        let bind = |&address: &IpAddr| {
+            let address = SocketAddr::new(address, config.port);
+            UdpSocket::bind(address).map_err(|source| OverlayNetError::Bind { address, source })
+        };
+        let sockets = config.unicast.iter().map(bind).collect::<Result<_, _>>()?;
+        Self::on(sockets, Gate::default(), config, inputs, counters)
+    }
+
+    /// Goes on with the sockets of the process before, in the order of the unicast addresses. They
+    /// are shut: nothing is received or sent before [`Self::open`].
+    ///
+    /// # Errors
+    /// As [`OverlayNetError`] tells.
+    pub fn take_over(
+        sockets: Vec<UdpSocket>,
+        config: &OverlayNetConfig<'_>,
+        inputs: mpsc::Sender<Input>,
+        counters: OverlayCounters,
+    ) -> Result<Self, OverlayNetError> {
+        Self::on(sockets, Gate::new_shut(), config, inputs, counters)
+    }
+
+    fn on(
+        sockets: Vec<UdpSocket>,
+        gate: Gate,
+        config: &OverlayNetConfig<'_>,
+        inputs: mpsc::Sender<Input>,
+        counters: OverlayCounters,
+    ) -> Result<Self, OverlayNetError> {
         let transport = Arc::new(transport());
         let mut server = ServerConfig::with_crypto(Arc::new(config.identity.overlay_server()?));
         server.transport_config(transport.clone());
         let mut client = ClientConfig::new(Arc::new(config.identity.overlay_client()?));
         client.transport_config(transport);
+        let gate = Arc::new(gate);
         let mut endpoints = Vec::new();
-        for &address in config.unicast {
+        for (socket, &address) in sockets.iter().zip(config.unicast) {
             let address = SocketAddr::new(address, config.port);
             let bind = |source| OverlayNetError::Bind { address, source };
-            let socket = UdpSocket::bind(address).map_err(bind)?;
-            let mut endpoint = Endpoint::new(
+            let socket = TokioRuntime.wrap_udp_socket(socket.try_clone().map_err(bind)?);
+            let socket = GatedSocket { socket: socket.map_err(bind)?, gate: gate.clone() };
+            let mut endpoint = Endpoint::new_with_abstract_socket(
                 config.reset_keys.endpoint(),
                 Some(server.clone()),
-                socket,
-                Arc::new(quinn::TokioRuntime),
+                Arc::new(socket),
+                Arc::new(TokioRuntime),
             )
             .map_err(bind)?;
             endpoint.set_default_client_config(client.clone());
@@ -123,6 +159,8 @@ impl OverlayNet {
             own: ProxyId::of(config.name),
             port: config.port,
             endpoints,
+            sockets,
+            gate,
             peers: Mutex::new(HashMap::new()),
             handshakes: Arc::new(Semaphore::new(limits::OVERLAY_HANDSHAKES)),
             inputs,
@@ -133,6 +171,25 @@ impl OverlayNet {
             tokio::spawn(net.clone().accept_all(endpoint));
         }
         Ok(net)
+    }
+
+    /// Receives nothing, and sends nothing, until [`Self::open`]: what arrives waits in the kernel,
+    /// what is sent is lost.
+    pub fn shut(&self) {
+        self.0.gate.shut();
+    }
+
+    /// Receives and sends.
+    pub fn open(&self) {
+        self.0.gate.open();
+    }
+
+    /// The sockets, for another process.
+    ///
+    /// # Errors
+    /// This process may not open more descriptors.
+    pub fn sockets(&self) -> io::Result<Vec<UdpSocket>> {
+        self.0.sockets.iter().map(UdpSocket::try_clone).collect()
     }
 
     /// Sends a message to a proxy. Never waits: what does not fit is dropped and counted.

@@ -3,6 +3,7 @@
 mod errors;
 mod fragments;
 mod hairpin;
+mod hand_over;
 mod health;
 mod heirs;
 mod hostile;

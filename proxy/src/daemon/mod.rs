@@ -4,33 +4,30 @@
 //!  start ─► engine ─► QUIC ─► brain ─► admin ─► (overlay ready) routes ─► READY=1
 //!  SIGTERM ─► drain: routes withdrawn, agents sent elsewhere ─► wait ─► leave ─► stop
 //!             a second SIGTERM, or a SIGINT: stop at once
+//!  hand-over ─► another process serves ─► stop, and withdraw nothing
 //! ```
 
-use std::time::Instant;
+mod start;
 
-use pias_datapath::{
-    engine::{self, EngineConfig, EngineFailure, Hooks},
-    limits::Limits,
-    pipeline::PipelineConfig,
-};
-use pias_overlay::{Node, NodeConfig, StandbyAddress};
-use pias_protocol::ids::ProxyId;
+use std::net::TcpListener;
+
+use pias_datapath::engine::{self, EngineFailure};
+use pias_overlay::{Node, StandbyAddress};
 use tokio::{
+    net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot, watch},
+    task::spawn_blocking,
 };
 
 use crate::{
-    admin::{self, App, Parts, ServeError},
-    brain::{self, BrainHandle, Inlets, Outlets},
+    admin::{AdminServer, ServeError, Taken},
+    brain::BrainHandle,
     config::Config,
-    host, incarnation,
+    hand_over::{self, Command, Frozen, Given, Hello, TakeError},
     join_net::{JoinNet, JoinNetError},
-    limits,
-    log_limit::LogLimit,
-    metrics::DaemonCounters,
-    notify,
-    overlay_net::{OverlayNet, OverlayNetConfig, OverlayNetError},
+    limits, notify,
+    overlay_net::{OverlayNet, OverlayNetError},
     routes::{RouteError, Routes},
 };
 
@@ -58,21 +55,57 @@ pub enum DaemonError {
     /// Signals cannot be heard.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] std::io::Error),
+    /// The running piasd goes on.
+    #[error(transparent)]
+    TakeOver(#[from] TakeError),
     /// No randomness.
     #[error("the operating system gives no randomness")]
     Random,
 }
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is told to stop, or another process takes over. `take_over`: goes on where
+/// a running piasd ends, if there is one. `command` is how this process was started.
 ///
 /// # Errors
 /// As [`DaemonError`] tells.
-pub async fn run(config: Config) -> Result<(), DaemonError> {
+pub async fn run(config: Config, command: Command, take_over: bool) -> Result<(), DaemonError> {
     let mut signals = Signals::new().map_err(DaemonError::Signals)?;
     notify::waiting("starting");
-    let mut running = Running::start(&config).await?;
-    let stopped = running.until_stopped(&mut signals).await;
+    let mut running = if take_over {
+        start_in_place(&config, command).await?
+    } else {
+        Running::start(&config, command, None).await?
+    };
+    let stopped = running.until_stopped(&config, &mut signals).await;
     running.shut_down(&config, &mut signals, stopped).await
+}
+
+/// Goes on where the running piasd ends. Starts anew where there is none, or it dies meanwhile.
+async fn start_in_place(config: &Config, command: Command) -> Result<Running, DaemonError> {
+    let (socket, hello) = (hand_over::socket_path(&config.admin_socket), Hello::of(config));
+    // What takes long is done before anything stands still: the sockets, and the first random number,
+    // for which entropy is gathered for a tenth of a second.
+    let senders = engine::Senders::bind(&config.unicast)?;
+    start::random()?;
+    let asked = spawn_blocking(move || hand_over::connect(&socket, &hello)?.ask()).await;
+    let (legacy, taking) = match asked.unwrap_or(Err(TakeError::Died)) {
+        Ok(taken) => taken,
+        Err(none @ (TakeError::Nobody | TakeError::Died)) => {
+            tracing::info!("{none}: starting anew");
+            return Running::start(config, command, None).await;
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match Running::start(config, command, Some((legacy, senders))).await {
+        Ok(running) => {
+            taking.taken();
+            Ok(running)
+        }
+        Err(error) => {
+            taking.failed(&error.to_string());
+            Err(error)
+        }
+    }
 }
 
 /// SIGTERM drains, and then stops; SIGINT stops.
@@ -94,6 +127,7 @@ impl Signals {
 enum Stopped {
     Drain,
     AtOnce,
+    HandedOver { taken: Taken, frozen: Frozen },
     Failed(DaemonError),
 }
 
@@ -107,83 +141,33 @@ struct Running {
     routes: Routes,
     announce: watch::Receiver<bool>,
     standby: watch::Receiver<Vec<StandbyAddress>>,
+    admin: AdminServer,
+    metrics: TcpListener,
+    successors: Successors,
+}
+
+/// Processes that wish to take over.
+struct Successors {
+    listener: UnixListener,
+    /// Whether one is being served: others wait.
+    busy: bool,
+    give: mpsc::Sender<Given<Frozen>>,
+    given: mpsc::Receiver<Given<Frozen>>,
+    taken: watch::Sender<Option<Taken>>,
+}
+
+impl Successors {
+    fn new(listener: UnixListener, taken: watch::Sender<Option<Taken>>) -> Self {
+        let (give, given) = mpsc::channel(1);
+        Self { listener, busy: false, give, given, taken }
+    }
 }
 
 impl Running {
-    async fn start(config: &Config) -> Result<Self, DaemonError> {
-        let counters = DaemonCounters::default();
-        let (input, inputs) = mpsc::channel(limits::BRAIN_INPUTS);
-        let (event, events) = mpsc::channel(limits::BRAIN_EVENTS);
-        let (datagram, datagrams) = mpsc::channel(limits::REGISTRATION_QUEUE);
-        let (end, ended) = oneshot::channel();
-        let hooks = Hooks {
-            event: Box::new(move |happened| event.try_send(happened).is_ok()),
-            registration: Box::new(move |arrived| datagram.try_send(arrived).is_ok()),
-            ended: Box::new(move |outcome| {
-                // After the end nobody waits for it any more.
-                let _ = end.send(outcome);
-            }),
-        };
-        let engine = engine::start(engine_config(config)?, hooks)?;
-        host::prepare(engine.device_name());
-        let overlay = OverlayNet::start(
-            &OverlayNetConfig {
-                name: &config.name,
-                unicast: &config.unicast,
-                port: config.overlay_port,
-                identity: &config.identity,
-                reset_keys: &config.reset_keys,
-            },
-            input.clone(),
-            counters.overlay.clone(),
-        )?;
-        let sender = engine.handle();
-        let join = JoinNet::start(
-            &config.identity,
-            &config.reset_keys,
-            datagrams,
-            Box::new(move |datagram| sender.send_registration(datagram)),
-            input,
-            counters.join.clone(),
-        )?;
-        tracing::warn!(
-            "joins are open: whoever reaches the registration port may join any group; \
-             admit only your own targets' networks to it"
-        );
-        let (announcer, announce) = watch::channel(false);
-        let (stander, standby) = watch::channel(Vec::new());
-        let outlets = Outlets {
-            overlay: overlay.clone(),
-            join: join.clone(),
-            forward: forward(engine.handle()),
-            announce: announcer,
-            standby: stander,
-        };
-        let seed = random()?;
-        let brain = brain::start(node_config(config), seed, Inlets { inputs, events }, outlets);
-        let app = App::new(Parts {
-            brain: brain.clone(),
-            datapath: Box::new(engine.handle()),
-            overlay: overlay.clone(),
-            counters,
-            started: Instant::now(),
-        });
-        admin::serve_socket(app.clone(), &config.admin_socket)?;
-        tokio::spawn(notify::watch(app.clone()));
-        admin::serve_metrics(app, config.metrics).await?;
-        let routes = Routes::new(engine.device_index(), config.anycast.clone(), &config.nat)?;
-        tracing::info!(
-            name = config.name,
-            cluster = config.cluster,
-            device = engine.device_name(),
-            "started, not announced yet"
-        );
-        Ok(Self { engine, ended, overlay, join, brain, routes, announce, standby })
-    }
-
     /// Keeps the routes as the overlay wishes, until there is a reason to stop.
-    async fn until_stopped(&mut self, signals: &mut Signals) -> Stopped {
+    async fn until_stopped(&mut self, config: &Config, signals: &mut Signals) -> Stopped {
         loop {
+            let busy = self.successors.busy;
             tokio::select! {
                 changed = self.announce.changed() => {
                     let ready = changed.is_ok() && *self.announce.borrow_and_update();
@@ -199,10 +183,46 @@ impl Running {
                     };
                     return Stopped::Failed(failure.into());
                 }
-                _ = signals.terminate.recv() => return Stopped::Drain,
-                _ = signals.interrupt.recv() => return Stopped::AtOnce,
+                accepted = self.successors.listener.accept(), if !busy => match accepted {
+                    Ok((stream, _)) => self.hand_over(config, stream),
+                    Err(error) => tracing::warn!(%error, "cannot accept a hand-over"),
+                },
+                Some(given) = self.successors.given.recv() => match given {
+                    Given::Taken { by, frozen, paused } => {
+                        return Stopped::HandedOver { taken: Taken { by, paused }, frozen };
+                    }
+                    Given::Kept { why } => {
+                        self.successors.busy = false;
+                        tracing::warn!(why, "no other piasd took over: this one goes on");
+                    }
+                },
+                // A signal waits until it is clear which process it is meant for.
+                _ = signals.terminate.recv(), if !busy => return Stopped::Drain,
+                _ = signals.interrupt.recv(), if !busy => return Stopped::AtOnce,
             }
         }
+    }
+
+    /// Begins to hand over to the process at the other end.
+    fn hand_over(&mut self, config: &Config, stream: tokio::net::UnixStream) {
+        let (stream, metrics) =
+            match stream.into_std().and_then(|s| Ok((s, self.metrics.try_clone()?))) {
+                Ok(both) => both,
+                Err(error) => return tracing::warn!(%error, "cannot hand over"),
+            };
+        let parts = hand_over::Parts {
+            brain: self.brain.clone(),
+            engine: self.engine.handle(),
+            overlay: self.overlay.clone(),
+        };
+        let (own, give) = (Hello::of(config), self.successors.give.clone());
+        self.successors.busy = true;
+        tokio::spawn(async move {
+            hand_over::be_heard(&parts.brain).await;
+            let given = hand_over::give(stream, own, hand_over::freeze(&parts, metrics)).await;
+            // The daemon that does not hear it has ended.
+            let _ = give.send(given).await;
+        });
     }
 
     /// Routes mates' NAT addresses here as the overlay wishes. Without such a route flows are lost when
@@ -233,17 +253,25 @@ impl Running {
         signals: &mut Signals,
         stopped: Stopped,
     ) -> Result<(), DaemonError> {
-        notify::stopping();
         let outcome = match stopped {
+            Stopped::HandedOver { taken, frozen } => {
+                self.end_in_favour_of(taken, frozen).await;
+                return Ok(());
+            }
             Stopped::Drain => {
+                notify::stopping();
                 self.drain(config, signals).await;
                 Ok(())
             }
             Stopped::AtOnce => {
+                notify::stopping();
                 tracing::info!("stopping at once");
                 Ok(())
             }
-            Stopped::Failed(error) => Err(error),
+            Stopped::Failed(error) => {
+                notify::stopping();
+                Err(error)
+            }
         };
         if let Err(error) = self.routes.withdraw().await {
             tracing::warn!(%error, "a route may be left until the device is gone");
@@ -262,10 +290,23 @@ impl Running {
             tracing::debug!("some connections were not closed in time");
         }
         self.engine.stop();
-        // The path was made by this process, which alone knows that it is of no use any more.
+        // The paths were made by this process, which alone knows that they are of no use any more.
         let _ = std::fs::remove_file(&config.admin_socket);
+        let _ = std::fs::remove_file(hand_over::socket_path(&config.admin_socket));
         tracing::info!("stopped");
         outcome
+    }
+
+    /// Ends, though the proxy goes on: nothing is withdrawn, and nobody is told goodbye.
+    async fn end_in_favour_of(self, taken: Taken, frozen: Frozen) {
+        frozen.forever();
+        // Nothing leaves from the agents' connections any more: they end by a reset of the new
+        // process.
+        self.engine.stop();
+        notify::handed_over(taken.by);
+        tracing::info!(process = taken.by, paused = ?taken.paused, "another process took over");
+        self.successors.taken.send_replace(Some(taken));
+        self.admin.finish().await;
     }
 
     /// Withdraws the routes and sends agents elsewhere, then gives flows time to move.
@@ -289,58 +330,4 @@ impl Running {
             }
         }
     }
-}
-
-/// Updates for the datapath. One that is lost shows in the log, and the engine's end stops the
-/// daemon.
-fn forward(handle: engine::EngineHandle) -> brain::Forward {
-    static LOST: LogLimit = LogLimit::new();
-    Box::new(move |update| {
-        if handle.update(update).is_err()
-            && let Some(suppressed) = LOST.permit()
-        {
-            tracing::error!(suppressed, "the datapath did not take an update");
-        }
-    })
-}
-
-fn engine_config(config: &Config) -> Result<EngineConfig, DaemonError> {
-    Ok(EngineConfig {
-        device: config.device.clone(),
-        pipeline: PipelineConfig {
-            self_id: ProxyId::of(&config.name),
-            anycast: config.anycast.clone(),
-            nat: config.nat.clone(),
-            unicast: config.unicast.clone(),
-            underlay_mtu: config.mtu,
-            limits: Limits::default(),
-            seed: random()?,
-        },
-    })
-}
-
-fn node_config(config: &Config) -> NodeConfig {
-    let (incarnation, kept) = incarnation::next(&config.state_directory);
-    if let Err(error) = kept {
-        let directory = config.state_directory.display();
-        tracing::warn!(%error, "cannot keep state in {directory}: a clock that goes back would delay the next start");
-    }
-    NodeConfig {
-        name: config.name.clone(),
-        cluster: config.cluster.clone(),
-        unicast: config.unicast.clone(),
-        nat: config.nat.clone(),
-        anycast: config.anycast.clone(),
-        seeds: config.seeds.clone(),
-        heartbeat: config.heartbeat,
-        policies: config.groups.iter().copied().collect(),
-        drain_wait: config.drain_wait,
-        incarnation,
-    }
-}
-
-fn random() -> Result<u64, DaemonError> {
-    let mut octets = [0; 8];
-    aws_lc_rs::rand::fill(&mut octets).map_err(|_| DaemonError::Random)?;
-    Ok(u64::from_ne_bytes(octets))
 }

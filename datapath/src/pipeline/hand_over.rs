@@ -1,0 +1,108 @@
+//! The flows that a pipeline knows, for the pipeline of the process that comes after it.
+//!
+//! ```text
+//!   Pipeline ──hand_over──► Tables ──(a socket)──► take_over──► Pipeline
+//! ```
+//! All else that a pipeline knows, the overlay tells the next one as it told this one. A handed flow
+//! begins its idle time anew.
+
+use std::net::IpAddr;
+
+use pias_protocol::{flow::FlowRecord, ids::ProxyId, time::Time};
+
+use super::Pipeline;
+use crate::{flow::ingress::PinRecord, slots::Handle, table::Place};
+
+/// The flows that a pipeline knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// The flows translated here, those that dead mates began among them.
+    pub flows: Vec<FlowRecord>,
+    /// The flows that live mates translate, and which mate does.
+    pub standby: Vec<(ProxyId, FlowRecord)>,
+    /// The flows that enter here, and go to another proxy.
+    pub pins: Vec<PinRecord>,
+    /// Mates that are being handed back their flows, and their NAT addresses.
+    pub returns: Vec<(ProxyId, Vec<IpAddr>)>,
+}
+
+/// How many flows were taken over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// Flows translated here.
+    pub flows: usize,
+    /// Flows held for mates.
+    pub standby: usize,
+    /// Flows pinned here.
+    pub pins: usize,
+    /// Flows of any kind that were not: another one has their place, their JAP is gone, or there is
+    /// no room.
+    pub lost: usize,
+}
+
+impl Pipeline {
+    /// All flows that are known now.
+    #[must_use]
+    pub fn hand_over(&self) -> Tables {
+        let id = |peer| self.table.peer(peer).map(|peer| peer.id);
+        let (mut flows, _) = self.nat.records(0, usize::MAX, |_| true, id);
+        let mut standby = Vec::new();
+        for held in self.standby.iter() {
+            match self.standby.holder(held, |id| self.table.stand_in(id)) {
+                Some(holder) if holder != self.config.self_id => {
+                    standby.push((holder, held.record));
+                }
+                // Its turn to be gone on with comes in a moment.
+                _ => flows.push(held.record),
+            }
+        }
+        let jap = |peer: Handle| match self.table.heir_of(peer) {
+            Some(Place::Join(heir)) => id(heir),
+            _ => id(peer),
+        };
+        let pins = self.pins.records(jap).collect();
+        let returns = self.returns.iter().map(|back| (back.to, back.nat.clone())).collect();
+        Tables { flows, standby, pins, returns }
+    }
+
+    /// Goes on with the flows that another pipeline of this proxy knew. It has been told of proxies
+    /// and targets before.
+    pub fn take_over(&mut self, tables: Tables, now: Time) -> Adopted {
+        let mut adopted = Adopted::default();
+        let mut tally = |taken, kind: fn(&mut Adopted) -> &mut usize| {
+            *if taken { kind(&mut adopted) } else { &mut adopted.lost } += 1;
+        };
+        for record in &tables.flows {
+            tally(self.go_on_with(record, now), |adopted| &mut adopted.flows);
+        }
+        for (of, record) in tables.standby {
+            tally(self.standby.hold(of, record, now), |adopted| &mut adopted.standby);
+        }
+        for record in &tables.pins {
+            let peer = self.table.peer_of(record.proxy);
+            let evicted = peer.is_none_or(|peer| self.pins.pin(record.pinned(peer, now)));
+            tally(!evicted, |adopted| &mut adopted.pins);
+        }
+        for (to, nat) in tables.returns {
+            self.hand_back(to, nat);
+        }
+        adopted
+    }
+
+    /// Whether there was room and no other flow in its place.
+    fn go_on_with(&mut self, record: &FlowRecord, now: Time) -> bool {
+        let flow = match self.adopt(record, now) {
+            Ok(flow) => flow,
+            Err(reason) => {
+                self.counters.count_drop(reason);
+                None
+            }
+        };
+        let own = self.config.nat.contains(&record.nat.ip());
+        if let Some(flow) = flow.and_then(|flow| self.nat.get_mut(flow)).filter(|_| own) {
+            // With its target it ends here, unless that was registered elsewhere already.
+            flow.adopted = flow.target == Handle::NONE;
+        }
+        flow.is_some()
+    }
+}
