@@ -1,6 +1,6 @@
 //! Agents in a lab: `pias-join` on a target, and what it reports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -125,12 +125,13 @@ impl Join<'_> {
         self.wait(limit, "the join after a loss", |joins| joins.len() >= before + self.memberships)
     }
 
-    /// Waits until every RAP of its groups has heard of its JAP. An agent is told
+    /// Waits until every RAP of its groups has heard of its JAP of now. An agent is told
     /// that it has joined before that, and a client far away could be refused
     /// in between.
     pub fn wait_resolvable(&self) -> Result<(), JoinError> {
+        let last = || self.joins().into_iter().map(|joined| (joined.group.clone(), joined));
         wait_until(JOIN_LIMIT, "the RAPs to hear of the join", || {
-            self.joins().iter().all(|joined| self.is_resolvable(joined))
+            last().collect::<BTreeMap<_, _>>().values().all(|joined| self.is_resolvable(joined))
         })
         .map_err(|source| self.timed_out(source))
         .map(|_| ())

@@ -20,4 +20,5 @@ mod table1_rendezvous;
 mod table1_target;
 mod targets;
 mod underlay;
+mod upgrade;
 mod watch;
