@@ -107,7 +107,7 @@ impl Listener {
 
     /// A report came: its answer.
     pub fn heard(&mut self, report: &CountReport, now: Time) -> CountAck {
-        CountAck { group: report.group, band_percent: self.0.heard(now) }
+        CountAck { group: report.group, count: report.count, band_percent: self.0.heard(now) }
     }
 }
 

@@ -414,7 +414,8 @@ fn run_answered(node: &mut Node, end: Time) -> Vec<(ProxyId, GroupKey)> {
             match message {
                 OverlayMessage::CountReport(report) => {
                     reports.push((to, report.group));
-                    let ack = CountAck { group: report.group, band_percent: 25 };
+                    let ack =
+                        CountAck { group: report.group, count: report.count, band_percent: 25 };
                     node.handle_message(to, ack.into(), now);
                 }
                 OverlayMessage::Heartbeat(beat) if beat.asks => {
@@ -501,7 +502,7 @@ fn an_agent_hears_that_it_is_a_member_once_all_raps_but_one_know() {
         messages.iter().any(|message| matches!(message, JapMessage::Joined(_)))
     };
     assert!(!joined(said(&mut node)), "only this proxy knows, which is a RAP itself");
-    let ack = CountAck { group: group(53), band_percent: 25 };
+    let ack = CountAck { group: group(53), count: 1, band_percent: 25 };
     node.handle_message(ProxyId::of(others[0]), ack.clone().into(), ms(40));
     assert!(!joined(said(&mut node)), "two know");
     node.handle_message(ProxyId::of(others[1]), ack.into(), ms(80));
@@ -526,7 +527,7 @@ fn what_a_lost_connection_may_have_swallowed_is_reported_again_at_once() {
     node.agent_connected(AGENT, link("10.0.0.1:5000"), ms(1));
     node.agent_message(AGENT, wish(1, group(53), 1), ms(1));
     effects(&mut node);
-    let ack = CountAck { group: group(53), band_percent: 25 };
+    let ack = CountAck { group: group(53), count: 1, band_percent: 25 };
     node.handle_message(raps[0], ack.into(), ms(2));
     for rap in raps {
         node.undelivered(rap, ms(3));

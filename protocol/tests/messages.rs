@@ -68,7 +68,7 @@ fn overlay_messages() -> Vec<OverlayMessage> {
         }
         .into(),
         CountReport { group: group(), count: 12 }.into(),
-        CountAck { group: group(), band_percent: 25 }.into(),
+        CountAck { group: group(), count: 12, band_percent: 25 }.into(),
         Resolve { group: group() }.into(),
         CandidateList {
             group: group(),

@@ -195,9 +195,13 @@ impl Reports {
     pub(crate) fn acknowledged(&mut self, rap: ProxyId, ack: &CountAck) {
         let Some(group) = self.groups.get_mut(&ack.group) else { return };
         let Some(told) = group.told.get_mut(&rap) else { return };
+        told.band_percent = u32::from(ack.band_percent.min(100));
+        if told.count != ack.count {
+            // It heard what was said before; what was said last may be lost.
+            return;
+        }
         self.unacknowledged.remove(&(told.at + told.repeat, ack.group, rap));
         told.acknowledged = true;
-        told.band_percent = u32::from(ack.band_percent.min(100));
         let over = group.count == 0 && group.told.values().all(|told| told.acknowledged);
         if over {
             self.forget(ack.group);
@@ -466,9 +470,21 @@ mod tests {
     }
 
     #[test]
+    fn the_answer_to_an_earlier_report_does_not_settle_the_last_one() {
+        let (mut reports, mut out) = told(1);
+        reports.count(key(1), 0, &Both, ms(10), &mut out);
+        assert_eq!(sent(&mut out).len(), 2);
+        for rap in RAPS {
+            reports.acknowledged(rap, &CountAck { group: key(1), count: 1, band_percent: 25 });
+        }
+        let again = run(&mut reports, &mut out, ms(1_500));
+        assert_eq!(again.iter().map(|(_, to)| *to).collect::<Vec<_>>(), RAPS);
+    }
+
+    #[test]
     fn what_was_acknowledged_is_not_said_again() {
         let (mut reports, mut out) = told(1);
-        reports.acknowledged(RAPS[0], &CountAck { group: key(1), band_percent: 25 });
+        reports.acknowledged(RAPS[0], &CountAck { group: key(1), count: 1, band_percent: 25 });
         reports.undelivered(RAPS[0], ms(20));
         assert_eq!(run(&mut reports, &mut out, ms(999)), []);
     }

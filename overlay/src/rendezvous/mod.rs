@@ -138,7 +138,10 @@ impl Rendezvous {
             out.counters.table_full += 1;
             return;
         }
-        out.send(from, CountAck { group: key, band_percent: self.reports.heard(now) });
+        out.send(
+            from,
+            CountAck { group: key, count: report.count, band_percent: self.reports.heard(now) },
+        );
         let group = self.groups.entry(key).or_default();
         if group.report(from, report.count, now) {
             let earliest = group.pushed.map_or(now, |pushed| (pushed + PUSH_INTERVAL).max(now));

@@ -18,6 +18,8 @@ pub struct CountReport {
 pub struct CountAck {
     /// Which group.
     pub group: GroupKey,
+    /// The count that was reported: of two reports under way each has its own answer.
+    pub count: u32,
     /// How far the count may move before it is reported again, in percent: 25, 50 or 100
     /// by the RAP's load, or what its operator fixed, from 0 (every change) to 100.
     pub band_percent: u8,

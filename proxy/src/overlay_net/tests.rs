@@ -59,7 +59,7 @@ impl Proxy {
 }
 
 fn count(percent: u8) -> CountAck {
-    CountAck { group: "203.0.113.10:53/udp".parse().unwrap(), band_percent: percent }
+    CountAck { group: "203.0.113.10:53/udp".parse().unwrap(), count: 1, band_percent: percent }
 }
 
 #[tokio::test]
