@@ -150,16 +150,17 @@ fn the_raps_are_told_again_within_a_moment() {
 }
 
 #[test]
-fn a_target_stays_until_its_lease_is_over_and_no_longer() {
+fn a_target_gets_new_flows_until_its_lease_is_over_and_no_longer() {
     let (node, now) = busy();
     let mut node = next(&node, now);
     effects(&mut node);
     let (before, after) = (now + Duration::from_millis(4_900), now + Duration::from_millis(5_100));
-    let gone = |said: &[Effect]| {
-        said.iter().any(|e| matches!(e, Effect::Forward(ForwardingUpdate::TargetGone(_))))
+    let withdrawn = |said: &[Effect]| {
+        let draining = |e: &Effect| matches!(e, Effect::Forward(ForwardingUpdate::Target(t)) if t.state == TargetState::Draining);
+        said.iter().any(draining)
     };
-    assert!(!gone(&run(&mut node, before)));
-    assert!(gone(&run(&mut node, after)));
+    assert!(!withdrawn(&run(&mut node, before)));
+    assert!(withdrawn(&run(&mut node, after)));
 }
 
 #[test]
