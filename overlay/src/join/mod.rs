@@ -9,6 +9,8 @@ mod agent;
 mod granted;
 mod health;
 mod inherited;
+mod joining;
+mod leaving;
 pub(crate) mod report;
 mod restore;
 mod target;
@@ -21,7 +23,7 @@ use std::{
 
 use ipnet::IpNet;
 use pias_protocol::{
-    agent::{AgentMessage, Draining, Join as Wish, Joined, KeepAliveAck, Refused, Welcome},
+    agent::{AgentMessage, Draining, KeepAliveAck, Welcome},
     forwarding::ForwardingUpdate,
     group::GroupKey,
     ids::{ProxyId, TargetId},
@@ -30,21 +32,18 @@ use pias_protocol::{
 };
 
 use self::{
-    admission::{JoinError, admit},
     agent::{Agent, Terms},
     granted::Granted,
     inherited::{Orphans, Suspects},
     report::Reports,
-    target::{Registered, Service},
+    target::Registered,
 };
 use crate::{
     effect::{AgentId, CloseReason},
-    limits::{MAX_AGENTS, MAX_TARGETS, MAX_TARGETS_PER_AGENT, PINGS_PER_SECOND},
-    notice::Notice,
+    limits::{MAX_AGENTS, PINGS_PER_SECOND},
     outbox::Outbox,
     random::Random,
     timers::Timers,
-    timing::{GRANTED_WAIT, LEAVING, MOVED},
     view::TargetView,
     world::World,
 };
@@ -253,146 +252,6 @@ impl Join {
         self.drop_agent(id, "its agent's connection is closed", world, now, out);
     }
 
-    /// A wish to join: grants it, or says why not.
-    fn wish(&mut self, id: AgentId, wish: &Wish, world: &World, now: Time, out: &mut Outbox) {
-        let Some(agent) = self.agents.get(&id) else { return };
-        let known = self.by_address.get(&(wish.group, wish.target)).copied();
-        let admitted = admit(wish, &self.anycast).and_then(|()| match known {
-            _ if self.draining => Err(JoinError::Draining),
-            Some(target) if agent.targets.contains(&target) => Ok(()),
-            _ if agent.targets.len() >= MAX_TARGETS_PER_AGENT => Err(JoinError::ConnectionFull),
-            None if self.targets.len() >= MAX_TARGETS => Err(JoinError::ProxyFull),
-            _ => Ok(()),
-        });
-        if let Err(error) = admitted {
-            out.counters.joins_refused += 1;
-            let (group, agent, why) = (wish.group, agent.link.remote, error.to_string());
-            out.notice(Notice::JoinRefused { group, agent, why: why.clone() });
-            out.agent(id, Refused { request: wish.request, code: error.code(), reason: why });
-            return;
-        }
-        let target = known.unwrap_or_else(|| self.next_target());
-        self.register(target, id, wish, world, now, out);
-    }
-
-    const fn next_target(&mut self) -> TargetId {
-        self.last_target += 1;
-        TargetId(self.last_target)
-    }
-
-    /// Makes the target a member, or an agent that came back its owner again: the flows of a target
-    /// whose agent restarted go on.
-    fn register(
-        &mut self,
-        target: TargetId,
-        id: AgentId,
-        wish: &Wish,
-        world: &World,
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        let terms = Terms::with(self.targets.len() + 1);
-        let Some(agent) = self.agents.get_mut(&id) else { return };
-        let link = agent.link;
-        agent.targets.insert(target);
-        agent.terms = terms;
-        self.timers.set(Due::Lease(id), agent.lapses());
-        let fresh = Registered::new(target, wish.group, wish.target, Some(id), link, now);
-        let entry = self.targets.entry(target).or_insert(fresh);
-        let former = entry.agent.replace(id);
-        let former_link = std::mem::replace(&mut entry.link, link);
-        (entry.since, entry.taken) = (now, false);
-        entry.weight = wish.weight;
-        entry.healthy = wish.healthy;
-        entry.leaving = false;
-        if entry.service != Service::Answers {
-            entry.become_service(Service::Answers);
-        }
-        match former {
-            Some(former) if former != id => {
-                if let Some(former) = self.agents.get_mut(&former) {
-                    former.targets.remove(&target);
-                }
-            }
-            Some(_) => {}
-            None => self.orphans.remove(former_link, target),
-        }
-        self.joined.insert(target);
-        self.by_address.insert((wish.group, wish.target), target);
-        self.timers.cancel(Due::Gone(target));
-        out.counters.joins += 1;
-        out.notice(Notice::TargetJoined {
-            target,
-            group: wish.group,
-            address: wish.target,
-            agent: link.remote,
-        });
-        let joined = Joined {
-            request: wish.request,
-            lease: target,
-            keep_alive_ms: terms.keep_alive.as_millis() as u32,
-            lease_ms: terms.lease.as_millis() as u32,
-        };
-        self.granted.keep(wish.group, id, joined);
-        self.timers.set_by(Due::Granted(wish.group), now + GRANTED_WAIT);
-        self.publish(target, world, now, out);
-        self.say_granted(wish.group, out);
-    }
-
-    /// Tells the agents of a group that they are members, if the RAPs know by now.
-    fn say_granted(&mut self, group: GroupKey, out: &mut Outbox) {
-        if self.reports.known(group) {
-            self.timers.cancel(Due::Granted(group));
-            self.granted.say(group, out);
-        }
-    }
-
-    /// A target leaves: no new flows; the agent may close, its flows have some time.
-    fn leave(
-        &mut self,
-        id: TargetId,
-        why: &'static str,
-        world: &World,
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        let Some(target) = self.targets.get_mut(&id) else { return };
-        target.leaving = true;
-        let (agent, link) = (target.agent, target.link);
-        self.let_go(id, agent, link);
-        let Some(target) = self.targets.get(&id) else { return };
-        self.timers.cancel(Due::Probe(id));
-        self.timers.set(Due::Gone(id), now + LEAVING);
-        let (group, address) = (target.group, target.address);
-        out.notice(Notice::TargetGone { target: id, group, address, why });
-        self.publish(id, world, now, out);
-    }
-
-    /// A target leaves for another proxy: its flows stay for as long as they like.
-    fn move_away(
-        &mut self,
-        id: TargetId,
-        why: &'static str,
-        world: &World,
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        self.leave(id, why, world, now, out);
-        self.timers.set(Due::Gone(id), now + MOVED);
-    }
-
-    /// A target is its agent's no more, nor one that waits for its agent.
-    fn let_go(&mut self, id: TargetId, agent: Option<AgentId>, link: AgentLink) {
-        match agent {
-            Some(agent) => {
-                if let Some(agent) = self.agents.get_mut(&agent) {
-                    agent.targets.remove(&id);
-                }
-            }
-            None => self.orphans.remove(link, id),
-        }
-    }
-
     /// Tells the datapath what a target is now, and the RAPs what its group counts.
     fn publish(&mut self, id: TargetId, world: &World, now: Time, out: &mut Outbox) {
         let Some(target) = self.targets.get(&id) else { return };
@@ -414,74 +273,6 @@ impl Join {
         let shares = self.of_group(group).map(Registered::share);
         let count = shares.fold(0, u32::saturating_add);
         self.reports.count(group, count, world, now, out);
-    }
-
-    /// The flows of a target that left had their time; or the agent of an inherited one did not come:
-    /// that is at another proxy, as far as anybody can tell.
-    fn time_is_over(&mut self, id: TargetId, world: &World, now: Time, out: &mut Outbox) {
-        let Some(target) = self.targets.get(&id) else { return };
-        if target.leaving {
-            self.remove(id, "it left long ago", world, now, out);
-        } else if target.taken {
-            self.move_away(id, "it joined at another proxy", world, now, out);
-        } else {
-            self.move_away(id, "its agent did not come back", world, now, out);
-        }
-    }
-
-    /// A target is no more.
-    fn remove(
-        &mut self,
-        id: TargetId,
-        why: &'static str,
-        world: &World,
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        let Some(target) = self.targets.remove(&id) else { return };
-        self.by_address.remove(&(target.group, target.address));
-        self.let_go(id, target.agent, target.link);
-        self.changed.insert(id);
-        self.joined.remove(&id);
-        for due in [Due::Probe(id), Due::Gone(id)] {
-            self.timers.cancel(due);
-        }
-        out.forward(ForwardingUpdate::TargetGone(id));
-        if !target.leaving {
-            let (group, address) = (target.group, target.address);
-            out.notice(Notice::TargetGone { target: id, group, address, why });
-        }
-        self.count(target.group, world, now, out);
-    }
-
-    /// Ends an agent's memberships, but for those that it left in good order.
-    fn drop_agent(
-        &mut self,
-        id: AgentId,
-        why: &'static str,
-        world: &World,
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        let Some(agent) = self.agents.remove(&id) else { return };
-        if self.by_remote.get(&agent.link.remote) == Some(&id) {
-            self.by_remote.remove(&agent.link.remote);
-        }
-        let suspect = self.suspects.lives(id);
-        for due in [Due::Lease(id), Due::Ping(id)] {
-            self.timers.cancel(due);
-        }
-        self.granted.forget(id);
-        for target in agent.targets {
-            if self.targets.get(&target).is_some_and(|target| target.taken) {
-                self.move_away(target, "it joined at another proxy", world, now, out);
-            } else if suspect {
-                let why = "its agent went elsewhere while this proxy was away";
-                self.move_away(target, why, world, now, out);
-            } else {
-                self.remove(target, why, world, now, out);
-            }
-        }
     }
 
     /// Refuses joins from now on, and sends agents elsewhere.
