@@ -19,7 +19,7 @@ use pias_protocol::{
     forwarding::ForwardingUpdate,
     hash::FlowKey,
     ids::ProxyId,
-    overlay::{FlowRecords, FlowsGone, FlowsHanded, FlowsWanted},
+    overlay::{FlowRecords, FlowsGone, FlowsHanded, FlowsWanted, MemberState},
     time::Time,
 };
 
@@ -47,8 +47,8 @@ pub(crate) struct Flows {
     nat: Vec<IpAddr>,
     /// The mate that holds this proxy's flows.
     heir: Option<ProxyId>,
-    /// Whether that one died since it was told of the flows.
-    forgotten: bool,
+    /// Whether that one is to be told of all again: it died since, or this proxy drains.
+    tell_anew: bool,
     /// What dead mates left.
     heirlooms: BTreeMap<ProxyId, Heirloom>,
     /// The addresses that were said last.
@@ -86,8 +86,8 @@ impl Flows {
         out: &mut Outbox,
     ) {
         self.awaited.remove(&id);
-        // Though it may be back by now, it has forgotten what it was told.
-        self.forgotten |= self.heir == Some(id);
+        // Though it may be back by now, it has tell_anew what it was told.
+        self.tell_anew |= self.heir == Some(id);
         self.heirlooms.retain(|_, left| now - left.since < HEIRLOOM_LIFETIME);
         let Some(holder) = heir else { return };
         for left in self.heirlooms.values_mut().filter(|left| left.holder == id) {
@@ -101,12 +101,19 @@ impl Flows {
         }
     }
 
+    /// This proxy drains: its heir hears of young flows, too.
+    pub(crate) fn drain(&mut self, world: &World, out: &mut Outbox) {
+        self.tell_anew = true;
+        self.settle(world, out);
+    }
+
     /// Proxies came or went: who holds what is looked up anew.
     pub(crate) fn settle(&mut self, world: &World, out: &mut Outbox) {
         let heir = world.heir(world.own);
-        if std::mem::take(&mut self.forgotten) || heir != self.heir {
+        if std::mem::take(&mut self.tell_anew) || heir != self.heir {
             self.heir = heir;
-            out.forward(ForwardingUpdate::Replicate { wanted: heir.is_some() });
+            let young = world.members.own().state != MemberState::Up;
+            out.forward(ForwardingUpdate::Replicate { wanted: heir.is_some(), young });
         }
         let standby = self.addresses(world);
         if standby != self.standby {

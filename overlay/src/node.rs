@@ -220,6 +220,9 @@ impl Node {
 
     /// Does what is due. Call it when [`Node::next_timeout`] has come; calls too early do nothing.
     pub fn handle_timeout(&mut self, now: Time) {
+        if self.has_left() {
+            return;
+        }
         self.look_at_the_clock(now);
         if self.world.members.next() <= now {
             let events = self.world.members.tick(now, &mut self.out);
@@ -242,9 +245,13 @@ impl Node {
         self.settle(now);
     }
 
-    /// When [`Node::handle_timeout`] should be called next.
+    /// When [`Node::handle_timeout`] should be called next. Who has left has nothing to do, and judges
+    /// nobody by a silence that is its own doing.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Deadline> {
+        if self.has_left() {
+            return None;
+        }
         let (targets, reports) = self.join.next();
         let timers = [
             (self.ready_by, Timer::Ready),
@@ -275,7 +282,7 @@ impl Node {
         self.join.drain(&mut self.out);
         self.join.ring_changed(now);
         self.ingress.draining(self.world.own, &mut self.out);
-        self.flows.settle(&self.world, &mut self.out);
+        self.flows.drain(&self.world, &mut self.out);
         self.settle(now);
     }
 
@@ -303,6 +310,10 @@ impl Node {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.world.members.own().state != MemberState::Up
+    }
+
+    fn has_left(&self) -> bool {
+        self.world.members.own().state == MemberState::Left
     }
 
     /// One message, of another proxy or of this one to itself.

@@ -115,7 +115,9 @@ fn a_proxy_stands_by_for_its_mate_and_tells_it_of_its_flows() {
     assert_eq!(standing_by(&met), Some(vec![held]));
     let owned = ForwardingUpdate::StandbyNat(vec![(held.of, held.address)]);
     assert!(met.contains(&Effect::Forward(owned)));
-    assert!(met.contains(&Effect::Forward(ForwardingUpdate::Replicate { wanted: true })));
+    assert!(
+        met.contains(&Effect::Forward(ForwardingUpdate::Replicate { wanted: true, young: false }))
+    );
 
     let ended = vec![flow(nat(1)).key];
     let told = ForwardingEvent::Flows { records: vec![flow(nat(1))], ended: ended.clone() };
@@ -124,6 +126,25 @@ fn a_proxy_stands_by_for_its_mate_and_tells_it_of_its_flows() {
     let records = FlowRecords { records: vec![flow(nat(1))] };
     assert_eq!(sent(&all, "fra2"), [FlowsGone { flows: ended }.into(), records.into()]);
     assert_eq!(sent(&all, "nyc1"), []);
+}
+
+#[test]
+fn an_heir_hears_of_young_flows_as_soon_as_its_mate_drains() {
+    let (mut node, _) = paired();
+    node.drain(ms(10));
+    let all = effects(&mut node);
+    let replicate = ForwardingUpdate::Replicate { wanted: true, young: true };
+    assert!(all.contains(&Effect::Forward(replicate)));
+}
+
+#[test]
+fn who_has_left_judges_nobody() {
+    let (mut node, _) = paired();
+    node.leave(ms(10));
+    effects(&mut node);
+    assert_eq!(node.next_timeout(), None);
+    node.handle_timeout(ms(60_000));
+    assert_eq!(effects(&mut node), []);
 }
 
 #[test]
@@ -195,7 +216,12 @@ fn the_address_of_a_dead_mate_is_answered_to_until_the_mate_is_back() {
     let of = ProxyId::of("fra2");
     let held = |live| vec![StandbyAddress { address: nat(2), of, live }];
     assert_eq!(standing_by(&gone), Some(held(false)));
-    assert!(gone.contains(&Effect::Forward(ForwardingUpdate::Replicate { wanted: false })));
+    assert!(
+        gone.contains(&Effect::Forward(ForwardingUpdate::Replicate {
+            wanted: false,
+            young: false
+        }))
+    );
     let mut again = member("fra2", "fra", 2, MemberState::Up);
     again.incarnation = 2;
     assert_eq!(standing_by(&hear(&mut node, vec![again], ms(5_000))), Some(held(true)));

@@ -85,6 +85,9 @@ pub enum ForwardingUpdate {
     Replicate {
         /// Whether there is a mate to tell.
         wanted: bool,
+        /// Whether flows younger than a second are told, too: this proxy drains, and their next
+        /// packets may enter at the mate.
+        young: bool,
     },
     /// NAT addresses of mates that may come to this proxy, and whose they are: it goes on with the
     /// flows of those that are gone, and passes packets on to those that live. Replaces those said

@@ -5,6 +5,7 @@
 //!   changed, or old and just answered ──┼──► told ──► changed ──► told again, or ended
 //!   sweep: every flow again in a minute ┘
 //! ```
+//! While the proxy drains no flow waits for its second: routing takes its packets to the mate.
 //! The lists hold handles; what is told is what the flow is by then. What finds a list full is told
 //! by the sweep, and what the mate does not hear has ended, it forgets.
 
@@ -57,6 +58,8 @@ impl Batch {
 #[derive(Debug)]
 pub(super) struct Replica {
     wanted: bool,
+    /// Whether flows are told of before they are a second old.
+    at_once: bool,
     /// Established flows, and when they are a second older.
     young: VecDeque<(Time, Handle)>,
     changed: VecDeque<Handle>,
@@ -78,6 +81,7 @@ impl Replica {
     pub(super) const fn new(limit: usize) -> Self {
         Self {
             wanted: false,
+            at_once: false,
             young: VecDeque::new(),
             changed: VecDeque::new(),
             ended: VecDeque::new(),
@@ -89,18 +93,19 @@ impl Replica {
         }
     }
 
-    /// Whether a mate listens; if so, it shall hear all anew.
-    pub(super) fn want(&mut self, wanted: bool, slots: usize) {
+    /// Whether a mate listens; if so, it shall hear all anew. Whether it hears of young flows, too.
+    pub(super) fn want(&mut self, wanted: bool, young: bool, slots: usize) {
         self.wanted = wanted;
+        self.at_once = young;
         self.round = if wanted { slots } else { 0 };
         if !wanted {
             self.ended.clear();
         }
     }
 
-    /// Whether a mate listens.
-    pub(super) const fn wanted(&self) -> bool {
-        self.wanted
+    /// Whether a mate is told of such a flow.
+    pub(super) fn tells(&self, flow: &NatFlow, now: Time) -> bool {
+        self.wanted && worth(flow, self.at_once, now)
     }
 
     /// A flow is another than the mate has heard.
@@ -109,7 +114,7 @@ impl Replica {
         if !self.wanted {
             return;
         }
-        let old = flow.is_old(now);
+        let old = self.at_once || flow.is_old(now);
         match flow.told {
             Told::All if self.changed.len() < self.limit => {
                 flow.told = Told::Stale;
@@ -169,7 +174,7 @@ impl Replica {
         while !batch.is_full()
             && let Some(handle) = self.due(now)
         {
-            tell(flows, handle, now, id, &mut batch);
+            tell(flows, handle, self.at_once, now, id, &mut batch);
         }
         while !batch.is_full() && self.turn > 0 && flows.slots() > 0 {
             self.turn -= 1;
@@ -177,9 +182,9 @@ impl Replica {
             self.cursor = (self.cursor + 1) % flows.slots();
             // Those that wait for their second are told then.
             if let Some((handle, flow)) = flows.at(self.cursor)
-                && (flow.told != Told::Queued || flow.is_old(now))
+                && (flow.told != Told::Queued || self.at_once || flow.is_old(now))
             {
-                tell(flows, handle, now, id, &mut batch);
+                tell(flows, handle, self.at_once, now, id, &mut batch);
             }
         }
         batch
@@ -187,7 +192,7 @@ impl Replica {
 
     fn due(&mut self, now: Time) -> Option<Handle> {
         if let Some(&(due, handle)) = self.young.front()
-            && due <= now
+            && (due <= now || self.at_once)
         {
             self.young.pop_front();
             return Some(handle);
@@ -196,16 +201,22 @@ impl Replica {
     }
 }
 
+/// Whether a flow is worth telling of; if `at_once`, however young it is.
+fn worth(flow: &NatFlow, at_once: bool, now: Time) -> bool {
+    flow.is_settled() && (at_once || flow.outlasts(now))
+}
+
 /// What has become of a flow; `id` names its ingress.
 fn tell(
     flows: &mut Slots<NatFlow>,
     handle: Handle,
+    at_once: bool,
     now: Time,
     id: impl Fn(Handle) -> Option<ProxyId>,
     batch: &mut Batch,
 ) {
     let Some(flow) = flows.get_mut(handle) else { return };
-    if flow.outlasts(now) {
+    if worth(flow, at_once, now) {
         flow.told = Told::All;
         batch.records.push(flow.record(flow.ingress.and_then(id)));
         return;

@@ -29,7 +29,7 @@ impl Pipeline {
             ForwardingUpdate::IngressForget(group) => self.table.forget_ingress(&group),
             ForwardingUpdate::Target(target) => self.table.set_target(target),
             ForwardingUpdate::TargetGone(id) => self.table.remove_target(id),
-            ForwardingUpdate::Replicate { wanted } => self.nat.replicate(wanted),
+            ForwardingUpdate::Replicate { wanted, young } => self.nat.replicate(wanted, young),
             ForwardingUpdate::StandbyNat(nat) => self.standby_nat = nat,
             ForwardingUpdate::Standby { of, records } => self.stand_by(of, records, now),
             ForwardingUpdate::StandbyEnded { of, flows } => {

@@ -9,7 +9,7 @@
 
 mod start;
 
-use std::net::TcpListener;
+use std::{net::TcpListener, time::Duration};
 
 use pias_datapath::engine::{self, EngineFailure};
 use pias_overlay::{Node, StandbyAddress};
@@ -253,6 +253,7 @@ impl Running {
         signals: &mut Signals,
         stopped: Stopped,
     ) -> Result<(), DaemonError> {
+        let drained = matches!(stopped, Stopped::Drain);
         let outcome = match stopped {
             Stopped::HandedOver { taken, frozen } => {
                 self.end_in_favour_of(taken, frozen).await;
@@ -278,16 +279,21 @@ impl Running {
         }
         // A brain that is gone has nobody to say goodbye to.
         let _ = self.brain.ask(Node::leave).await;
-        // Routing daemons hear of removed routes at once, of those that go with the device later.
-        if let Err(error) = self.routes.withdraw_nat().await {
-            tracing::warn!(%error, "a route may be left until the device is gone");
-        }
         let close = async {
             tokio::join!(self.join.close(), self.overlay.close());
         };
-        if tokio::time::timeout(limits::CLOSE_TIME, close).await.is_err() {
+        let last_answers = if drained { limits::LAST_ANSWERS } else { Duration::ZERO };
+        let (closed, ()) = tokio::join!(
+            tokio::time::timeout(limits::CLOSE_TIME, close),
+            tokio::time::sleep(last_answers)
+        );
+        if closed.is_err() {
             // Agents that have moved do not answer here, and need not.
             tracing::debug!("some connections were not closed in time");
+        }
+        // Routing daemons hear of removed routes at once, of those that go with the device later.
+        if let Err(error) = self.routes.withdraw_nat().await {
+            tracing::warn!(%error, "a route may be left until the device is gone");
         }
         self.engine.stop();
         // The paths were made by this process, which alone knows that they are of no use any more.
@@ -309,12 +315,14 @@ impl Running {
         self.admin.finish().await;
     }
 
-    /// Withdraws the routes and sends agents elsewhere, then gives flows time to move.
+    /// Sends agents elsewhere, tells the mate of all flows, and withdraws the routes; then gives flows
+    /// time to move.
     async fn drain(&mut self, config: &Config, signals: &mut Signals) {
         tracing::info!(wait = ?config.drain_wait, "draining; another SIGTERM stops at once");
         if self.brain.ask(Node::drain).await.is_err() {
             return;
         }
+        tokio::time::sleep(limits::TELL_TIME.min(config.drain_wait)).await;
         if let Err(error) = self.routes.withdraw().await {
             tracing::warn!(%error, "draining though a route stands");
         }

@@ -297,8 +297,7 @@ impl NatTable {
         let ends = (flow.nat, flow.address);
         let lasts = flow.told == Told::Nothing
             && flow.phase == Phase::Datagrams
-            && self.replica.wanted()
-            && flow.outlasts(now);
+            && self.replica.tells(flow, now);
         if flow.stage() != before || lasts {
             self.note(handle, now);
         }
@@ -326,9 +325,10 @@ impl NatTable {
         }
     }
 
-    /// Whether a mate is to be told of flows; if so, it is told of all anew.
-    pub fn replicate(&mut self, wanted: bool) {
-        self.replica.want(wanted, self.flows.as_slots().slots());
+    /// Whether a mate is to be told of flows; if so, it is told of all anew. Whether of `young` ones,
+    /// too.
+    pub fn replicate(&mut self, wanted: bool, young: bool) {
+        self.replica.want(wanted, young, self.flows.as_slots().slots());
     }
 
     /// What a mate is to be told in this tick, in bounded batches; `id` names a flow's ingress.

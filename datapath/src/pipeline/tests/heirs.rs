@@ -51,7 +51,7 @@ fn a_proxy_that_is_back_and_tells_of_its_flow_has_it() {
     let (mut a, mut b, _) = pair(CLIENT, WEB, TARGET);
     die(A, &mut b, THIRD);
     b.apply(ForwardingUpdate::Peer { id: A, tunnel: addr(A_TUNNEL) });
-    a.apply(ForwardingUpdate::Replicate { wanted: true });
+    a.apply(ForwardingUpdate::Replicate { wanted: true, young: false });
     a.wait(TICK);
     assert_eq!(pass(&mut a, A, &mut b), 1);
     assert!(direct(A_TUNNEL)(&b.tun(&mut more())));

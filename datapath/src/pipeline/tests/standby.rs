@@ -1,5 +1,7 @@
 //! Flows that outlive their proxy: A translates them, B stands by.
 
+use std::collections::BTreeSet;
+
 use pias_protocol::{flow::FlowRecord, limits::MAX_FLOWS_PER_MESSAGE};
 
 use super::{
@@ -25,7 +27,7 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 fn a() -> Proxy {
     let mut proxy = Proxy::new();
     register(&mut proxy);
-    proxy.apply(ForwardingUpdate::Replicate { wanted: true });
+    proxy.apply(ForwardingUpdate::Replicate { wanted: true, young: false });
     proxy
 }
 
@@ -258,10 +260,26 @@ fn all_flows_are_told_in_bounded_steps_and_again_for_a_new_mate() {
     assert!((clients.len()..clients.len() + 300).contains(&first), "{first}");
     let steady = heard(&mut a, 20);
     assert_eq!(steady, clients.len() * 20 / 1_200, "a part of them again in every tick");
-    a.apply(ForwardingUpdate::Replicate { wanted: true });
+    a.apply(ForwardingUpdate::Replicate { wanted: true, young: false });
     assert!(heard(&mut a, 5) >= clients.len());
-    a.apply(ForwardingUpdate::Replicate { wanted: false });
+    a.apply(ForwardingUpdate::Replicate { wanted: false, young: false });
     assert_eq!(heard(&mut a, 40), 0);
+}
+
+#[test]
+fn of_a_proxy_that_drains_the_mate_hears_of_young_connections_too() {
+    let heard = |a: &mut Proxy| -> BTreeSet<_> {
+        a.wait(TICK);
+        told(a).0.iter().map(|record| record.key.client).collect()
+    };
+    let (first, second) = (sock(CLIENT), sock("198.18.0.1:4001"));
+    let mut a = a();
+    connect(&mut a, CLIENT, WEB, TARGET);
+    assert!(heard(&mut a).is_empty(), "most flows do not live long enough");
+    a.apply(ForwardingUpdate::Replicate { wanted: true, young: true });
+    assert!(heard(&mut a).contains(&first));
+    connect(&mut a, "198.18.0.1:4001", WEB, TARGET);
+    assert!(heard(&mut a).contains(&second), "one that began since then");
 }
 
 #[test]
@@ -440,7 +458,7 @@ fn a_flow_of_a_former_life_is_gone_on_with_though_its_proxy_is_back() {
 #[test]
 fn an_heir_that_dies_leaves_what_it_inherited() {
     let (_, mut b, nat) = pair(CLIENT, WEB, TARGET);
-    b.apply(ForwardingUpdate::Replicate { wanted: true });
+    b.apply(ForwardingUpdate::Replicate { wanted: true, young: false });
     die(A, &mut b, B);
     b.wait(TICK);
     let mut c = Proxy::with(PipelineConfig { self_id: ProxyId(9), nat: vec![], ..config() });
