@@ -202,7 +202,9 @@ impl Reports {
         }
         self.unacknowledged.remove(&(told.at + told.repeat, ack.group, rap));
         told.acknowledged = true;
-        let over = group.count == 0 && group.told.values().all(|told| told.acknowledged);
+        // One that was taken for dead may acknowledge what came before, when it is back.
+        let heard = |told: &Told| told.acknowledged && told.count == 0;
+        let over = group.count == 0 && group.told.values().all(heard);
         if over {
             self.forget(ack.group);
         }
@@ -479,6 +481,30 @@ mod tests {
         }
         let again = run(&mut reports, &mut out, ms(1_500));
         assert_eq!(again.iter().map(|(_, to)| *to).collect::<Vec<_>>(), RAPS);
+    }
+
+    #[test]
+    fn a_rap_that_is_back_hears_of_the_last_leave_though_it_answers_to_what_came_before() {
+        struct Second;
+        impl Responsible for Second {
+            fn raps(&self, _: &GroupKey) -> Vec<ProxyId> {
+                vec![RAPS[1]]
+            }
+
+            fn is_alive(&self, proxy: ProxyId) -> bool {
+                proxy == RAPS[1]
+            }
+        }
+        let (mut reports, mut out) = told(1);
+        let ack = |count| CountAck { group: key(1), count, band_percent: 25 };
+        reports.gone(RAPS[0], ms(10));
+        reports.count(key(1), 0, &Second, ms(20), &mut out);
+        assert_eq!(sent(&mut out), [(RAPS[1], key(1))]);
+        reports.acknowledged(RAPS[1], &ack(0));
+        reports.acknowledged(RAPS[0], &ack(1));
+        reports.ring_changed(ms(100));
+        let said = run(&mut reports, &mut out, ms(500));
+        assert_eq!(said.iter().map(|(_, to)| *to).collect::<Vec<_>>(), [RAPS[0]]);
     }
 
     #[test]
