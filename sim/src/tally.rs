@@ -10,7 +10,7 @@
 //! header per packet. Acknowledgements and handshakes are counted apart.
 
 use pias_overlay::Delivery;
-use pias_protocol::{envelope, overlay::OverlayMessage};
+use pias_protocol::{envelope, ids::ProxyId, overlay::OverlayMessage};
 
 /// Headers of a datagram's packet.
 pub(crate) const DATAGRAM: u64 = 60;
@@ -52,8 +52,16 @@ pub struct Tally {
     /// Octets between clusters by the kind of message, as in its envelope.
     pub far_by_kind: [Sent; 256],
     octets: bool,
-    /// Whose news is followed, and how many copies of it were received.
-    followed: Option<(String, u64)>,
+    followed: Option<Followed>,
+}
+
+/// Whose news is followed, and how much of it was received.
+#[derive(Clone, Debug)]
+struct Followed {
+    name: String,
+    id: ProxyId,
+    copies: u64,
+    announcements: u64,
 }
 
 impl Tally {
@@ -102,24 +110,34 @@ impl Tally {
         kind.octets += octets;
     }
 
-    /// Counts copies of the news of this proxy from now on.
+    /// Counts the news of this proxy from now on.
     pub(crate) fn follow(&mut self, name: &str) {
-        self.followed = Some((name.to_owned(), 0));
+        let (name, id) = (name.to_owned(), ProxyId::of(name));
+        self.followed = Some(Followed { name, id, copies: 0, announcements: 0 });
     }
 
-    pub(crate) const fn copies(&self) -> u64 {
-        match &self.followed {
-            Some((_, copies)) => *copies,
-            None => 0,
-        }
+    /// Records of the followed proxy that were received.
+    pub(crate) fn copies(&self) -> u64 {
+        self.followed.as_ref().map_or(0, |followed| followed.copies)
+    }
+
+    /// Announcements of the followed proxy's record that were received.
+    pub(crate) fn announcements(&self) -> u64 {
+        self.followed.as_ref().map_or(0, |followed| followed.announcements)
     }
 
     pub(crate) fn received(&mut self, message: &OverlayMessage) {
-        let Some((name, copies)) = &mut self.followed else { return };
-        if let OverlayMessage::MemberUpdate(update) = message
-            && update.members.iter().any(|record| record.name == *name)
-        {
-            *copies += 1;
+        let Some(followed) = &mut self.followed else { return };
+        match message {
+            OverlayMessage::MemberUpdate(update) => {
+                let about = update.members.iter().any(|record| record.name == followed.name);
+                followed.copies += u64::from(about);
+            }
+            OverlayMessage::Have(have) => {
+                let about = have.members.iter().any(|key| key.proxy == followed.id);
+                followed.announcements += u64::from(about);
+            }
+            _ => {}
         }
     }
 }

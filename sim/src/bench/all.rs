@@ -88,7 +88,7 @@ fn idle(sim: &mut Sim) -> Vec<Row> {
 }
 
 fn crashes(sim: &mut Sim, draws: &mut Draws) -> Vec<Row> {
-    let (mut known, mut copies) = (Vec::new(), Vec::new());
+    let (mut known, mut copies, mut announcements) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..CRASHES {
         let victim = draws.below(sim.hosts());
         if !sim.runs(victim) {
@@ -102,17 +102,23 @@ fn crashes(sim: &mut Sim, draws: &mut Draws) -> Vec<Row> {
         known.push(after.unwrap_or(PATIENCE));
         sim.run_for(LINGER);
         copies.push(sim.copies_received() as f64 / running(sim) as f64);
+        announcements.push(sim.announcements_received() as f64 / running(sim) as f64);
     }
     let hosts = sim.hosts();
     let worst = quantile(&mut known, 1.0).as_secs_f64();
-    let copies = copies.iter().copied().fold(0.0, f64::max);
+    let most = |counts: Vec<f64>| counts.into_iter().fold(0.0, f64::max);
     vec![
         Row::at_most(format!("crash known to 99.9 % of {hosts} proxies"), worst, "s", 3.0),
         Row::at_most(
             format!("copies of an update received per proxy, {hosts} proxies"),
-            copies,
+            most(copies),
             "",
             5.0,
+        ),
+        Row::plain(
+            format!("announcements of it received per proxy, {hosts} proxies"),
+            most(announcements),
+            "",
         ),
     ]
 }

@@ -1,6 +1,9 @@
 //! A long run with loss everywhere and pauses of some: who is declared down that runs?
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use pias_protocol::time::Time;
 
@@ -71,9 +74,9 @@ struct Pauses {
     /// Since when they go on, while others still take them for dead.
     resumed: Vec<Resumed>,
     count: u64,
-    /// How long those that were taken for dead took to be back: for their POP, for all but one of a
-    /// hundred proxies, for all, not counting the time in which these were paused themselves, and
-    /// for all.
+    /// How long those that were taken for dead took to be back: for their POP and for all, not
+    /// counting the time in which these were paused themselves; for all but one of a hundred
+    /// proxies; and for all.
     near: Vec<Duration>,
     most: Vec<Duration>,
     both: Vec<Duration>,
@@ -84,10 +87,10 @@ struct Pauses {
 struct Resumed {
     host: HostNo,
     since: Time,
-    near: Option<Duration>,
     most: Option<Duration>,
-    /// For how long a proxy took it for dead while both of them ran.
-    doubted: Duration,
+    /// For how long a mate, and any proxy, took it for dead while both of them ran.
+    near: Duration,
+    all: Duration,
 }
 
 impl Pauses {
@@ -114,22 +117,25 @@ impl Pauses {
         self.resumed.extend(doubted.map(|(host, since)| Resumed {
             host,
             since,
-            near: None,
             most: None,
-            doubted: Duration::ZERO,
+            near: Duration::ZERO,
+            all: Duration::ZERO,
         }));
         let mut open = std::mem::take(&mut self.resumed);
         for resumed in &mut open {
             let (host, after) = (resumed.host, now - resumed.since);
-            let mut mates = sim.in_cluster(sim.cluster_of(host));
-            if mates.all(|mate| mate == host || !beliefs.takes_for_gone(mate, host)) {
-                resumed.near.get_or_insert(after);
-            }
             if beliefs.disbelievers(host) * 100 <= sim.hosts() {
                 resumed.most.get_or_insert(after);
             }
-            let together = self.together(sim, resumed);
-            resumed.doubted = resumed.doubted.max(together);
+            if beliefs.disbelievers(host) > 0 {
+                let doubted = |others: Range<HostNo>| {
+                    others.filter_map(|other| self.doubts(sim, other, resumed)).max()
+                };
+                let near = doubted(sim.in_cluster(sim.cluster_of(host))).unwrap_or_default();
+                let all = doubted(0..sim.hosts()).unwrap_or_default();
+                resumed.near = resumed.near.max(near);
+                resumed.all = resumed.all.max(all);
+            }
         }
         self.resumed = open;
         let over = self.resumed.extract_if(.., |resumed| {
@@ -137,27 +143,22 @@ impl Pauses {
         });
         for resumed in over {
             let after = now - resumed.since;
-            self.near.push(resumed.near.unwrap_or(after));
+            self.near.push(resumed.near);
             self.most.push(resumed.most.unwrap_or(after));
-            self.both.push(resumed.doubted);
+            self.both.push(resumed.all);
             self.all.push(after);
         }
     }
 
-    /// For how long at most a proxy that still takes this one for dead has been running beside it.
-    fn together(&self, sim: &Sim, resumed: &Resumed) -> Duration {
-        let (now, beliefs) = (sim.now(), sim.beliefs());
-        let takes = |&&(other, _): &&(HostNo, Time)| beliefs.takes_for_gone(other, resumed.host);
-        let asleep = self.paused.iter().filter(takes).count();
-        let awake: Vec<_> =
-            self.lately.iter().filter(takes).filter(|(other, _)| !sim.is_paused(*other)).collect();
-        let since = if beliefs.disbelievers(resumed.host) > asleep + awake.len() {
-            Some(resumed.since)
-        } else {
-            // Who was paused hears of nothing until it goes on.
-            awake.iter().map(|(_, since)| resumed.since.max(*since)).min()
-        };
-        since.map_or(Duration::ZERO, |since| now - since + STEP)
+    /// For how long a proxy takes this one for dead while both run, if it does.
+    fn doubts(&self, sim: &Sim, other: HostNo, resumed: &Resumed) -> Option<Duration> {
+        if sim.is_paused(other) || !sim.beliefs().takes_for_gone(other, resumed.host) {
+            return None;
+        }
+        // Who was paused hears of nothing until it goes on.
+        let went_on = self.lately.iter().find(|&&(host, _)| host == other);
+        let since = went_on.map_or(resumed.since, |&(_, since)| since.max(resumed.since));
+        Some(sim.now() - since + STEP)
     }
 
     fn rows(mut self, sim: &Sim, time: Duration) -> Vec<Row> {

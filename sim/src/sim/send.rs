@@ -80,14 +80,20 @@ impl Sim {
         }
     }
 
-    /// Counts the copies of the news of one proxy that the others receive from now on.
+    /// Counts what news of one proxy the others receive from now on.
     pub fn follow_news_of(&mut self, host: HostNo) {
         self.tally.follow(&self.hosts[host].name);
     }
 
-    /// How many were received since.
+    /// How many copies of its record were received since.
     #[must_use]
-    pub const fn copies_received(&self) -> u64 {
+    pub fn copies_received(&self) -> u64 {
         self.tally.copies()
+    }
+
+    /// How many announcements of its record were received since.
+    #[must_use]
+    pub fn announcements_received(&self) -> u64 {
+        self.tally.announcements()
     }
 }
