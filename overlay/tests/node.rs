@@ -16,8 +16,8 @@ use pias_protocol::{
     hash::FlowHash,
     ids::{ParkedId, ProxyId, TargetId},
     overlay::{
-        AgentLink, CandidateList, Coordinate, CountAck, Heartbeat, HeartbeatAck, MemberRecord,
-        MemberState, MemberUpdate, NoTarget, OverlayMessage, Resolve,
+        AgentLink, CandidateList, Coordinate, CountAck, Have, Heartbeat, HeartbeatAck, MemberKey,
+        MemberRecord, MemberState, MemberUpdate, NoTarget, OverlayMessage, Resolve,
     },
     placement::Candidate,
     time::Time,
@@ -356,6 +356,34 @@ fn news_of_the_death_of_a_proxy_that_was_just_heard_is_not_believed() {
     // One that has not been heard for a while is believed to be dead.
     node.handle_message(ProxyId::of("a"), rumour(), ms(500));
     assert_eq!(state(&node, ms(500)), "down");
+}
+
+#[test]
+fn an_announcement_within_a_life_is_believed_and_a_new_life_is_asked_for() {
+    let mut node = among(&["a", "b"]);
+    let b = ProxyId::of("b");
+    let state = |node: &Node| {
+        node.proxies(ms(1)).into_iter().find(|proxy| proxy.name == "b").unwrap().state
+    };
+    let announce = |node: &mut Node, incarnation, state| {
+        let members = vec![MemberKey { proxy: b, incarnation, state }];
+        node.handle_message(ProxyId::of("a"), Have { members, clusters: vec![] }.into(), ms(1));
+        effects(node);
+    };
+    announce(&mut node, 1, MemberState::Down);
+    assert_eq!(state(&node), "down");
+    announce(&mut node, 2, MemberState::Up);
+    assert_eq!(state(&node), "up");
+    announce(&mut node, 1, MemberState::Down);
+    assert_eq!(state(&node), "up", "that is old");
+    // Its addresses may be others now.
+    announce(&mut node, 1 << 20, MemberState::Draining);
+    assert_eq!(state(&node), "up");
+    let asked = run(&mut node, ms(500)).into_iter().any(|(_, effect)| {
+        matches!(effect, Effect::Send { to, message: OverlayMessage::Want(want), .. }
+            if to == ProxyId::of("a") && want.members == [b])
+    });
+    assert!(asked);
 }
 
 fn death(name: &str) -> OverlayMessage {

@@ -179,6 +179,22 @@ fn under_loss_only_the_paused_are_ever_held_for_dead() {
 }
 
 #[test]
+fn under_loss_a_paused_proxy_is_back_everywhere_within_a_second() {
+    let mut sim = Sim::new(Topology::circle(40, 4), 13);
+    sim.network.lose(50);
+    sim.run_for(secs(5));
+    for n in 0..30 {
+        let pause = Duration::from_millis(600 + 40 * n);
+        let name = format!("c{}x{}", 1 + n % 40, 1 + n % 4);
+        sim.pause(&name, pause);
+        sim.run_for(pause);
+        assert!(!agree(&sim, 160), "{name} is held for dead");
+        let back = sim.until_every(Duration::from_millis(20), secs(1), |sim| agree(sim, 160));
+        assert!(back.is_some(), "{name} is not back everywhere after a second");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run_to_the_byte() {
     let run = |seed| {
         let mut sim = Sim::new(Topology::three_pops(), seed);

@@ -12,19 +12,19 @@
 use pias_protocol::{
     hash,
     ids::{ClusterId, ProxyId},
-    overlay::{MemberRecord, MemberState, MemberUpdate},
+    overlay::{Have, MemberKey, MemberRecord, MemberState, MemberUpdate},
     time::Time,
 };
 
 use super::{
     Due, MemberEvent, Membership, ask,
     doubt::Claim,
-    merge::{Change, MAX_INCARNATION, alive, change, implausible},
+    merge::{Change, MAX_INCARNATION, REFUTATION_BITS, alive, change, implausible},
     observe::Verdict,
     peer::{Mate, Peer},
     records,
     spread::{Spread, Subject},
-    table::Member,
+    table::{Member, Table},
 };
 use crate::{
     limits::{MAX_MEMBERS, PUSHERS},
@@ -93,6 +93,26 @@ impl Membership {
             Spread::duplicate(from, &mut self.neighbours, out);
         }
         self.heard(from, now, out);
+    }
+
+    /// A neighbour says what it has. What that says of a life that is known needs no record.
+    pub(super) fn have(
+        &mut self,
+        from: ProxyId,
+        have: &Have,
+        now: Time,
+        events: &mut Vec<MemberEvent>,
+        out: &mut Outbox,
+    ) {
+        Spread::lazy(from, &mut self.neighbours, out);
+        let said: Vec<_> = have.members.iter().filter_map(|&key| said(&self.table, key)).collect();
+        if !said.is_empty() {
+            let mut learned = Learned::default();
+            self.learn_members(from, &said, Came::Pushed, now, &mut learned, events, out);
+            let (table, neighbours) = (&self.table, &self.neighbours);
+            self.spread.push(&learned.news, from, table, neighbours, now, out);
+        }
+        self.spread.have(from, have, &self.table, now, out);
     }
 
     /// Believes what nobody denied.
@@ -271,7 +291,11 @@ impl Membership {
             self.watch.reconsider(now);
         }
         if !lives && self.neighbours.contains(id) {
-            self.neighbours.gone(id);
+            if state == MemberState::Down {
+                self.neighbours.silent(id);
+            } else {
+                self.neighbours.gone(id);
+            }
             self.tend_soon(now);
         }
         if down {
@@ -372,6 +396,16 @@ impl Membership {
             self.push_news(&news, now, out);
         }
     }
+}
+
+/// The record that an announcement stands for, if it is news: within one life of a proxy nothing
+/// but its incarnation and its state change.
+fn said(table: &Table, key: MemberKey) -> Option<MemberRecord> {
+    let (cluster, member) = table.get(key.proxy)?;
+    let same_life = key.incarnation >> REFUTATION_BITS == member.incarnation >> REFUTATION_BITS;
+    let newer = (key.incarnation, key.state) > (member.incarnation, member.state);
+    let said = Member { incarnation: key.incarnation, state: key.state, ..member.clone() };
+    (same_life && newer).then(|| said.record(cluster))
 }
 
 /// A proxy takes part: says so inside and outside.

@@ -200,10 +200,7 @@ impl Membership {
             OverlayMessage::ClusterWord(word) => {
                 self.cluster_word(from, &word, now, &mut events, out);
             }
-            OverlayMessage::Have(have) => {
-                Spread::lazy(from, &mut self.neighbours, out);
-                self.spread.have(from, &have, &self.table, now, out);
-            }
+            OverlayMessage::Have(have) => self.have(from, &have, now, &mut events, out),
             OverlayMessage::Want(want) => self.want(from, &want, now, out),
             OverlayMessage::Prune(_) => self.neighbours.set_eager(from, false),
             OverlayMessage::Compare(compare) => {

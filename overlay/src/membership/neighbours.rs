@@ -118,6 +118,17 @@ impl Neighbours {
         self.shunned.remove(&id);
     }
 
+    /// A proxy is taken for dead. It may only be paused: unless it was chosen here, in which case
+    /// another takes its place, news is announced to it for a while, so that it reads that first when
+    /// it goes on.
+    pub(super) fn silent(&mut self, id: ProxyId) {
+        match self.all.get_mut(&id) {
+            Some(Neighbour { kind: Kind::Chosen(_), .. }) => self.gone(id),
+            Some(neighbour) => (neighbour.kind, neighbour.eager) = (Kind::Caller, false),
+            None => {}
+        }
+    }
+
     /// This proxy had not run for a while: nobody could be heard.
     pub(super) fn was_away(&mut self, now: Time) {
         for neighbour in self.all.values_mut() {
@@ -178,6 +189,7 @@ impl Neighbours {
         for (id, eager) in wanted {
             let mate = Neighbour { kind: Kind::Mate, eager, heard: now };
             let kept = self.all.entry(id).or_insert(mate);
+            kept.eager |= eager && kept.kind != Kind::Mate;
             kept.kind = Kind::Mate;
         }
     }
@@ -310,6 +322,33 @@ mod tests {
         let after: BTreeSet<_> = neighbours.chosen().collect();
         assert_eq!(after.len(), before.len());
         assert!(after.is_disjoint(&before));
+    }
+
+    #[test]
+    fn who_is_taken_for_dead_is_announced_to_for_a_while_unless_it_was_chosen() {
+        let mut table = service(20, 2);
+        let own = table.index()[0].0;
+        let mut neighbours = of(&table, own);
+        let chosen: Vec<_> = neighbours.chosen().collect();
+        let mate = neighbours.all().find(|id| !chosen.contains(id)).unwrap();
+        let tend = |neighbours: &mut Neighbours, table: &Table, after| {
+            neighbours.tend(table, &Peers::new(), Time::ZERO + after, &mut Outbox::new(own));
+        };
+        neighbours.silent(mate);
+        neighbours.silent(chosen[0]);
+        assert!(neighbours.of(false, own).any(|id| id == mate));
+        assert!(!neighbours.contains(chosen[0]));
+        let cluster = table.cluster_of(own).unwrap();
+        table.edit(cluster, |cluster| cluster.down = true);
+        tend(&mut neighbours, &table, NEIGHBOUR_LOST / 2);
+        assert!(neighbours.of(false, own).any(|id| id == mate));
+        table.edit(cluster, |cluster| cluster.down = false);
+        tend(&mut neighbours, &table, NEIGHBOUR_LOST / 2);
+        assert!(neighbours.of(true, own).any(|id| id == mate), "it was only paused");
+        neighbours.silent(mate);
+        table.edit(cluster, |cluster| cluster.down = true);
+        tend(&mut neighbours, &table, NEIGHBOUR_LOST);
+        assert!(!neighbours.contains(mate));
     }
 
     #[test]

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!  news ──► pushed to eager neighbours at once          duplicate: Prune, the way becomes lazy
-//!      └──► announced to lazy ones within 100 ms        not pushed 300 ms later: Want, it becomes eager
+//!      └──► announced to lazy ones within 50 ms         says it all: passed on, as if it were pushed
+//!                                                       not pushed 200 ms later: Want, it becomes eager
 //! ```
+//! Within one life of a proxy nothing but its incarnation and its state change, and an announcement
+//! names both: deaths and denials go along every way, lazy or not, and no lost branch delays them.
 //! A record is its own message id, and the table of members tells what was seen: nothing else is
 //! kept. Two ways stay eager whatever happens, as news comes from many sources.
 
