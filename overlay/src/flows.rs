@@ -27,7 +27,8 @@ use crate::{
     effect::{Effect, StandbyAddress},
     limits::MAX_HEIRLOOMS,
     outbox::Outbox,
-    timing::HEIRLOOM_LIFETIME,
+    paced::Paced,
+    timing::{HAND_BACK_AGAIN, HEIRLOOM_LIFETIME},
     world::World,
 };
 
@@ -41,7 +42,7 @@ struct Heirloom {
 }
 
 /// What a node knows of flows that outlive their proxy.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Flows {
     /// This proxy's own NAT addresses.
     nat: Vec<IpAddr>,
@@ -55,11 +56,21 @@ pub(crate) struct Flows {
     standby: BTreeSet<StandbyAddress>,
     /// Mates that have been asked for the flows of this proxy's former life.
     awaited: BTreeSet<ProxyId>,
+    /// Mates that asked for theirs.
+    handing: Paced,
 }
 
 impl Flows {
     pub(crate) fn new(nat: Vec<IpAddr>) -> Self {
-        Self { nat, ..Self::default() }
+        Self {
+            nat,
+            heir: None,
+            tell_anew: false,
+            heirlooms: BTreeMap::new(),
+            standby: BTreeSet::new(),
+            awaited: BTreeSet::new(),
+            handing: Paced::new(HAND_BACK_AGAIN),
+        }
     }
 
     /// Whether mates have not handed back all flows yet.
@@ -70,6 +81,7 @@ impl Flows {
     /// A mate takes part. A proxy that is not announced yet asks its mates for its flows.
     pub(crate) fn up(&mut self, id: ProxyId, announced: bool, out: &mut Outbox) {
         self.heirlooms.remove(&id);
+        self.handing.forget(id);
         if !announced {
             self.awaited.insert(id);
             out.send(id, FlowsWanted {});
@@ -86,7 +98,7 @@ impl Flows {
         out: &mut Outbox,
     ) {
         self.awaited.remove(&id);
-        // Though it may be back by now, it has tell_anew what it was told.
+        // Though it may be back by now, it has forgotten what it was told.
         self.tell_anew |= self.heir == Some(id);
         self.heirlooms.retain(|_, left| now - left.since < HEIRLOOM_LIFETIME);
         let Some(holder) = heir else { return };
@@ -194,17 +206,28 @@ impl Flows {
     }
 
     /// Flows of a mate have ended.
-    pub(crate) fn ended(&self, from: ProxyId, flows: Vec<FlowKey>, out: &mut Outbox) {
-        out.forward(ForwardingUpdate::StandbyEnded { of: from, flows });
-    }
-
-    /// A mate has started, and wants the flows of its former life.
-    pub(crate) fn wanted(&self, from: ProxyId, world: &World, out: &mut Outbox) {
+    pub(crate) fn ended(
+        &self,
+        from: ProxyId,
+        flows: Vec<FlowKey>,
+        world: &World,
+        out: &mut Outbox,
+    ) {
         if world.is_mate(from) {
-            let nat = world.members.nat(from);
-            out.forward(ForwardingUpdate::HandBack { to: from, nat });
+            out.forward(ForwardingUpdate::StandbyEnded { of: from, flows });
         } else {
             out.counters.strangers += 1;
+        }
+    }
+
+    /// A mate has started, and wants the flows of its former life. That it says so again while they are
+    /// looked for changes nothing.
+    pub(crate) fn wanted(&mut self, from: ProxyId, world: &World, now: Time, out: &mut Outbox) {
+        if !world.is_mate(from) {
+            out.counters.strangers += 1;
+        } else if self.handing.allow(from, HAND_BACK_AGAIN, now, out) {
+            let nat = world.members.nat(from);
+            out.forward(ForwardingUpdate::HandBack { to: from, nat });
         }
     }
 

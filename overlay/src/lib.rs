@@ -12,6 +12,7 @@
 mod config;
 mod counters;
 mod effect;
+mod events;
 mod flows;
 mod hand_over;
 mod ingress;
@@ -22,6 +23,7 @@ mod membership;
 mod node;
 mod notice;
 mod outbox;
+mod paced;
 mod proximity;
 mod random;
 mod rendezvous;

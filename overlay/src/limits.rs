@@ -51,7 +51,8 @@ pub(crate) const MAX_CLUSTERS_PER_UPDATE: usize = 256;
 /// Most deaths that are doubted at once. More are believed.
 pub(crate) const MAX_DOUBTS: usize = 8_192;
 
-/// Most proxies of which it is remembered when they were told that they are held for dead. More are
+/// Most proxies of which it is remembered when they were told something that nobody is told again and
+/// again: that they are held for dead, who calls them, all that is known, flows that they want. More are
 /// not told.
 pub(crate) const MAX_TOLD: usize = 256;
 

@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 
 use pias_protocol::{
     agent::AgentMessage,
-    forwarding::{ForwardingEvent, ForwardingUpdate, RelayHow, SecondChanceCause},
-    group::GroupKey,
-    hash::FlowHash,
-    ids::{ClusterId, ParkedId, ProxyId},
-    limits::MAX_HOPS,
-    overlay::{AgentLink, MemberState, NoTarget, OverlayMessage},
+    forwarding::ForwardingUpdate,
+    ids::{ClusterId, ProxyId},
+    overlay::{AgentLink, MemberState, OverlayMessage},
     time::Time,
 };
 
@@ -26,7 +23,7 @@ use crate::{
     outbox::{Outbox, Queued},
     proximity::Distances,
     random::Random,
-    rendezvous::{Answered, Asking, Rendezvous},
+    rendezvous::Rendezvous,
     ring::Ring,
     timing::{HAND_BACK_WAIT, OWN_PAUSE, READY_CHECK, READY_GRACE, READY_MOST},
     world::World,
@@ -145,44 +142,6 @@ impl Node {
             return;
         }
         self.dispatch(from, message, now);
-        self.settle(now);
-    }
-
-    /// Something that the datapath saw.
-    pub fn handle_event(&mut self, event: ForwardingEvent, now: Time) {
-        let (world, out) = (&self.world, &mut self.out);
-        match event {
-            ForwardingEvent::Missed { group, flow, parked } => {
-                self.missed(group, flow, parked, now);
-            }
-            ForwardingEvent::Resolve { group, flow, ingress, tried, hops, parked, .. } => {
-                let asking = Asking { group, flow, ingress, tried, hops, parked };
-                self.rendezvous.place(asking, world, now, out);
-            }
-            ForwardingEvent::SecondChance { group, flow, ingress, hops, cause, parked, .. } => {
-                let tried = Some(world.own);
-                let asking = Asking { group, flow, ingress, tried, hops, parked };
-                self.second_chance(asking, cause, now);
-            }
-            ForwardingEvent::IngressUsed(group) => self.ingress.used(group, world, now, out),
-            // Suspicion is settled by probes, which do not need this.
-            ForwardingEvent::TargetAnswers(_) => {}
-            ForwardingEvent::TargetRefuses(id) => self.join.target_refuses(id, now, out),
-            ForwardingEvent::TargetSilent { target, .. } => {
-                self.join.target_silent(target, now, out);
-            }
-            ForwardingEvent::TargetUsed(id) => self.join.target_used(id, now, out),
-            ForwardingEvent::ProbeDone { target, outcome } => {
-                self.join.probe_done(target, outcome, world, now, out);
-            }
-            ForwardingEvent::AgentUnreachable(remote) => {
-                self.join.agent_unreachable(remote, now, out);
-            }
-            ForwardingEvent::Flows { records, ended } => self.flows.told(records, ended, out),
-            ForwardingEvent::HandedBack { to, records, last } => {
-                self.flows.handed_back(to, records, last, out);
-            }
-        }
         self.settle(now);
     }
 
@@ -360,8 +319,8 @@ impl Node {
             OverlayMessage::FlowRecords(flows) => {
                 self.flows.records(from, flows.records, world, out);
             }
-            OverlayMessage::FlowsGone(ended) => self.flows.ended(from, ended.flows, out),
-            OverlayMessage::FlowsWanted(_) => self.flows.wanted(from, world, out),
+            OverlayMessage::FlowsGone(ended) => self.flows.ended(from, ended.flows, world, out),
+            OverlayMessage::FlowsWanted(_) => self.flows.wanted(from, world, now, out),
             OverlayMessage::FlowsHanded(_) => {
                 self.flows.handed(from);
                 self.maybe_ready(now);
@@ -416,61 +375,6 @@ impl Node {
         self.ready = true;
         self.out.notice(Notice::Ready { alone: !self.world.members.in_touch() });
         self.out.announce(true);
-    }
-
-    /// A packet for a group without an ingress entry: to the JAP if this proxy is a RAP of the group
-    /// itself, else to the nearest RAP, which resolves it in passing.
-    fn missed(&mut self, group: GroupKey, flow: FlowHash, parked: ParkedId, now: Time) {
-        let (world, out) = (&self.world, &mut self.out);
-        out.counters.missed += 1;
-        if self.ingress.settles(group, flow, parked, world, out) {
-            return;
-        }
-        let rap = world.raps_by_distance(&group).first().copied();
-        match rap.filter(|&rap| rap != world.own) {
-            Some(rap) => {
-                self.ingress.asked(group, rap, world, now, out);
-                let how = RelayHow::Resolve { tried: None };
-                out.forward(ForwardingUpdate::Relay { parked, to: rap, how });
-            }
-            // Without any RAP (the only proxy, and draining) this one does what it can.
-            None => {
-                let asking =
-                    Asking { group, flow, ingress: world.own, tried: None, hops: 1, parked };
-                if let Answered::PassedOn(rap) = self.rendezvous.place(asking, world, now, out) {
-                    self.ingress.asked(group, rap, world, now, out);
-                }
-            }
-        }
-    }
-
-    /// This proxy, as a JAP, cannot take a packet: a RAP shall name the next one. If it is for want
-    /// of a target, the ingress is told not to send more.
-    fn second_chance(&mut self, asking: Asking, cause: SecondChanceCause, now: Time) {
-        let (world, out) = (&self.world, &mut self.out);
-        out.counters.second_chances += 1;
-        let (group, parked) = (asking.group, asking.parked);
-        if cause == SecondChanceCause::NoTarget && !self.join.serves(group) {
-            if self.leases.wanted(group, &mut self.join, world, now, out) && self.join.serves(group)
-            {
-                return out.forward(ForwardingUpdate::Deliver { parked });
-            }
-            out.send(asking.ingress, NoTarget { group });
-        }
-        if asking.hops >= MAX_HOPS {
-            out.counters.refused_packets += 1;
-            out.forward(ForwardingUpdate::Refuse { parked });
-            return;
-        }
-        match world.raps_by_distance(&group).first() {
-            Some(&rap) if rap != world.own => {
-                let how = RelayHow::Resolve { tried: asking.tried };
-                out.forward(ForwardingUpdate::Relay { parked, to: rap, how });
-            }
-            _ => {
-                self.rendezvous.place(asking, world, now, out);
-            }
-        }
     }
 
     /// Proxies came or went: the ring, the datapath and all roles follow.

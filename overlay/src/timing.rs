@@ -72,6 +72,8 @@ pub(crate) const DOUBT: Duration = ms(1_500);
 pub(crate) const FIRST_CONTACT: Duration = ms(3_000);
 /// Longest patience with a proxy that was taken for dead and denied it: it doubles each time.
 pub(crate) const MAX_PATIENCE: Duration = ms(30_000);
+/// For how long a proxy has to live for its deaths before not to count.
+pub(crate) const STEADY: Duration = ms(600_000);
 /// How often seeds and the dead are called, and a wrong belief of a proxy about itself is put right.
 pub(crate) const CALL_INTERVAL: Duration = ms(1_000);
 /// How often tables are compared with one other proxy, so that no loss lasts.
@@ -86,6 +88,9 @@ pub(crate) const STANDS_IN: Duration = ms(600_000);
 /// How long a proxy that has started waits for its mates to hand back the flows of its former life:
 /// they look at 2^19 of them in 1.6 s.
 pub(crate) const HAND_BACK_WAIT: Duration = ms(2_500);
+/// How soon a mate that asked for its flows may ask again, unless it has started anew: looking for them
+/// takes long.
+pub(crate) const HAND_BACK_AGAIN: Duration = ms(1_000);
 /// How long the flows of a dead mate are gone on with: connections that are still used last longer
 /// than the dead are remembered otherwise.
 pub(crate) const HEIRLOOM_LIFETIME: Duration = ms(24 * 3_600_000);

@@ -1,9 +1,11 @@
 //! Flows that outlive their proxy, as one node sees it: whom it tells, whose it holds, and what it
 //! waits for at its start.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+mod support;
 
-use pias_overlay::{DEFAULT_HEARTBEAT, Effect, Node, NodeConfig, StandbyAddress};
+use std::net::IpAddr;
+
+use pias_overlay::{Effect, Node, StandbyAddress};
 use pias_protocol::{
     flow::{FlowPhase, FlowRecord},
     forwarding::{ForwardingEvent, ForwardingUpdate},
@@ -15,10 +17,7 @@ use pias_protocol::{
     },
     time::Time,
 };
-
-fn ms(n: u64) -> Time {
-    Time::from_micros(n * 1_000)
-}
+use support::{config, effects, ms};
 
 fn nat(n: u8) -> IpAddr {
     [192, 0, 2, n].into()
@@ -26,19 +25,7 @@ fn nat(n: u8) -> IpAddr {
 
 /// The proxy `fra1`, which has just started.
 fn started() -> Node {
-    let config = NodeConfig {
-        name: "fra1".into(),
-        cluster: "fra".into(),
-        unicast: vec!["198.51.100.1".parse().unwrap()],
-        nat: vec![nat(1)],
-        anycast: vec!["203.0.113.0/24".parse().unwrap()],
-        seeds: vec![],
-        heartbeat: DEFAULT_HEARTBEAT,
-        policies: BTreeMap::new(),
-        drain_wait: Duration::from_secs(5),
-        incarnation: 7,
-    };
-    Node::new(config, 1, Time::ZERO)
+    Node::new(config(), 1, Time::ZERO)
 }
 
 /// The proxy number `n` of a cluster.
@@ -60,10 +47,6 @@ fn hear(node: &mut Node, members: Vec<MemberRecord>, now: Time) -> Vec<Effect> {
     node.handle_message(from, update.into(), now);
     node.handle_message(from, Buckets { digests: vec![] }.into(), now);
     effects(node)
-}
-
-fn effects(node: &mut Node) -> Vec<Effect> {
-    std::iter::from_fn(|| node.poll_effect()).collect()
 }
 
 /// The proxy `fra1`, announced, with its mate `fra2` and another cluster's `nyc1`.
@@ -168,8 +151,30 @@ fn flows_are_taken_from_mates_alone() {
     let records = FlowRecords { records: vec![flow(nat(1))] };
     node.handle_message(ProxyId::of("nyc1"), records.into(), ms(10));
     node.handle_message(ProxyId::of("nyc1"), FlowsWanted {}.into(), ms(10));
+    let ended = FlowsGone { flows: vec![flow(nat(2)).key] };
+    node.handle_message(ProxyId::of("nyc1"), ended.into(), ms(10));
     assert_eq!(effects(&mut node), []);
-    assert_eq!(node.status().counters.strangers, 2);
+    assert_eq!(node.status().counters.strangers, 3);
+}
+
+#[test]
+fn a_mate_that_wants_its_flows_again_and_again_is_heard_once_a_second_or_when_it_started_anew() {
+    let (mut node, _) = paired();
+    let mut handed = |now, started: u64| {
+        if started > 1 {
+            let incarnation = started << 16;
+            let again = MemberRecord { incarnation, ..member("fra2", "fra", 2, MemberState::Up) };
+            hear(&mut node, vec![again], now);
+        }
+        node.handle_message(ProxyId::of("fra2"), FlowsWanted {}.into(), now);
+        let wanted = |e: &&Effect| matches!(e, Effect::Forward(ForwardingUpdate::HandBack { .. }));
+        effects(&mut node).iter().filter(wanted).count()
+    };
+    let first: usize = (10..110).map(|at| handed(ms(at), 1)).sum();
+    assert_eq!(first, 1);
+    assert_eq!(handed(ms(200), 2), 1, "it has another life, and asks for the first time");
+    assert_eq!(handed(ms(300), 1), 0);
+    assert_eq!(handed(ms(1_300), 1), 1);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Leases at the heir, seen from one node: a cluster of two, of which the other one is played here.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+mod support;
 
-use pias_overlay::{AgentId, DEFAULT_HEARTBEAT, Effect, Node, NodeConfig};
+use std::{net::SocketAddr, time::Duration};
+
+use pias_overlay::{AgentId, Effect, Node};
 use pias_protocol::{
     agent::{Join, KeepAlive, Leave},
     forwarding::{ForwardingEvent, ForwardingUpdate, SecondChanceCause, TargetState},
@@ -15,13 +17,10 @@ use pias_protocol::{
     },
     time::Time,
 };
+use support::{config, effects, ms};
 
 const AGENT: AgentId = AgentId(1);
 const MATE: &str = "fra2";
-
-fn ms(n: u64) -> Time {
-    Time::from_micros(n * 1_000)
-}
 
 fn group(port: u16) -> GroupKey {
     GroupKey { port, ..key() }
@@ -57,19 +56,7 @@ fn lease(n: u64) -> Lease {
 
 /// A node of a cluster of two that has met the other one.
 fn with_mate() -> Node {
-    let config = NodeConfig {
-        name: "fra1".into(),
-        cluster: "fra".into(),
-        unicast: vec!["198.51.100.1".parse().unwrap()],
-        nat: Vec::new(),
-        anycast: vec!["203.0.113.0/24".parse().unwrap()],
-        seeds: Vec::new(),
-        heartbeat: DEFAULT_HEARTBEAT,
-        policies: BTreeMap::new(),
-        drain_wait: Duration::from_secs(5),
-        incarnation: 7,
-    };
-    let mut node = Node::new(config, 1, Time::ZERO);
+    let mut node = Node::new(config(), 1, Time::ZERO);
     let mate = MemberRecord {
         name: MATE.into(),
         cluster: "fra".into(),
@@ -88,10 +75,6 @@ fn with_mate() -> Node {
 /// The mate says something.
 fn hear(node: &mut Node, message: impl Into<OverlayMessage>, now: Time) {
     node.handle_message(ProxyId::of(MATE), message.into(), now);
-}
-
-fn effects(node: &mut Node) -> Vec<Effect> {
-    std::iter::from_fn(|| node.poll_effect()).collect()
 }
 
 /// Lets time pass, in which the mate beats or is silent; what the node wished.

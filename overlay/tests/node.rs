@@ -1,12 +1,10 @@
 //! One node by itself: what it asks of its driver, and what it does at its bounds.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+mod support;
 
-use pias_overlay::{AgentId, CloseReason, DEFAULT_HEARTBEAT, Effect, Node, NodeConfig, Seed};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use pias_overlay::{AgentId, CloseReason, Effect, Node, NodeConfig, Seed};
 use pias_protocol::{
     agent::{AgentMessage, JapMessage, Join, Leave, RefusalCode},
     forwarding::{
@@ -22,6 +20,7 @@ use pias_protocol::{
     placement::Candidate,
     time::Time,
 };
+use support::{config, effects, ms};
 
 const AGENT: AgentId = AgentId(1);
 
@@ -33,27 +32,13 @@ fn link(remote: &str) -> AgentLink {
     }
 }
 
-fn ms(n: u64) -> Time {
-    Time::from_micros(n * 1_000)
-}
-
 fn group(port: u16) -> GroupKey {
     format!("203.0.113.10:{port}/udp").parse().unwrap()
 }
 
 fn lone() -> Node {
-    let config = NodeConfig {
-        name: "fra1".into(),
-        cluster: "fra".into(),
-        unicast: vec!["198.51.100.1".parse().unwrap()],
-        nat: vec!["192.0.2.1".parse().unwrap()],
-        anycast: vec!["203.0.113.0/24".parse().unwrap()],
-        seeds: vec![Seed { name: "fra1".into(), address: "198.51.100.1".parse().unwrap() }],
-        heartbeat: DEFAULT_HEARTBEAT,
-        policies: BTreeMap::new(),
-        drain_wait: Duration::from_secs(5),
-        incarnation: 7,
-    };
+    let seeds = vec![Seed { name: "fra1".into(), address: "198.51.100.1".parse().unwrap() }];
+    let config = NodeConfig { seeds, ..config() };
     Node::new(config, 1, Time::ZERO)
 }
 
@@ -78,10 +63,6 @@ fn knowing(others: &[&str], cluster: impl Fn(&str) -> String) -> Node {
     node.handle_message(ProxyId::of(others[0]), update.into(), Time::ZERO);
     effects(&mut node);
     node
-}
-
-fn effects(node: &mut Node) -> Vec<Effect> {
-    std::iter::from_fn(|| node.poll_effect()).collect()
 }
 
 fn updates(node: &mut Node) -> Vec<ForwardingUpdate> {

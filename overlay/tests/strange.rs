@@ -1,23 +1,22 @@
 //! What one node makes of what no honest proxy says.
 
-use std::{collections::BTreeMap, time::Duration};
+mod support;
 
-use pias_overlay::{AgentId, DEFAULT_HEARTBEAT, Effect, Node, NodeConfig, Notice};
+use std::time::Duration;
+
+use pias_overlay::{AgentId, Effect, Node, Notice};
 use pias_protocol::{
     forwarding::{ForwardingEvent, ForwardingUpdate},
     group::GroupKey,
     hash::FlowHash,
     ids::{ClusterId, ParkedId, ProxyId},
     overlay::{
-        AgentLink, ClusterRecord, ClusterWord, Coordinate, CountReport, Heartbeat, HeartbeatAck,
-        MemberRecord, MemberState, MemberUpdate, OverlayMessage, Word,
+        AgentLink, ClusterRecord, ClusterWord, Compare, Coordinate, CountReport, Heartbeat,
+        HeartbeatAck, MemberRecord, MemberState, MemberUpdate, OverlayMessage, Word,
     },
     time::Time,
 };
-
-fn ms(n: u64) -> Time {
-    Time::from_micros(n * 1_000)
-}
+use support::{config, effects, ms};
 
 /// A record; the last digit of the name makes the address.
 fn record(name: &str, cluster: &str, incarnation: u64, state: MemberState) -> MemberRecord {
@@ -34,19 +33,7 @@ fn record(name: &str, cluster: &str, incarnation: u64, state: MemberState) -> Me
 
 /// The node fra1, which knows some others of these clusters.
 fn among(others: &[(&str, &str)]) -> Node {
-    let config = NodeConfig {
-        name: "fra1".into(),
-        cluster: "fra".into(),
-        unicast: vec!["198.51.100.1".parse().unwrap()],
-        nat: Vec::new(),
-        anycast: vec!["203.0.113.0/24".parse().unwrap()],
-        seeds: Vec::new(),
-        heartbeat: DEFAULT_HEARTBEAT,
-        policies: BTreeMap::new(),
-        drain_wait: Duration::from_secs(5),
-        incarnation: 7,
-    };
-    let mut node = Node::new(config, 1, Time::ZERO);
+    let mut node = Node::new(config(), 1, Time::ZERO);
     let members = others.iter().map(|(name, at)| record(name, at, 1, MemberState::Up)).collect();
     tell(&mut node, members, Time::ZERO);
     effects(&mut node);
@@ -60,10 +47,6 @@ fn tell(node: &mut Node, members: Vec<MemberRecord>, now: Time) {
 
 fn hear(node: &mut Node, from: &str, message: impl Into<OverlayMessage>, now: Time) {
     node.handle_message(ProxyId::of(from), message.into(), now);
-}
-
-fn effects(node: &mut Node) -> Vec<Effect> {
-    std::iter::from_fn(|| node.poll_effect()).collect()
 }
 
 /// Lets time pass; before each step `step` may say something to the node. When it took whom for
@@ -103,6 +86,26 @@ fn a_proxy_that_is_said_to_be_in_two_clusters_is_in_one() {
     let places: Vec<_> = rows.iter().filter(|p| p.name == "nyc1").map(|p| &p.cluster).collect();
     assert_eq!(places, ["ewr"]);
     assert_eq!((node.status().proxies_known, node.status().proxies_alive), (3, 3));
+}
+
+#[test]
+fn who_claims_to_know_nobody_again_and_again_is_told_all_once_a_second() {
+    let others: Vec<_> = (1..=9).map(|n| (format!("sin{n}"), "sin")).collect();
+    let others: Vec<_> = others.iter().map(|(name, at)| (name.as_str(), *at)).collect();
+    let mut node = among(&others);
+    let mut told = |now| {
+        hear(&mut node, "sin1", Compare { root: 1, members: 0 }, now);
+        let of = |effect: &Effect| match effect {
+            Effect::Send { message: OverlayMessage::MemberUpdate(update), .. } => {
+                update.members.len()
+            }
+            _ => 0,
+        };
+        effects(&mut node).iter().map(of).sum::<usize>()
+    };
+    assert_eq!(told(ms(10)), 10);
+    assert_eq!((11..1_010).map(|at| told(ms(at))).sum::<usize>(), 0);
+    assert_eq!(told(ms(1_010)), 10);
 }
 
 #[test]

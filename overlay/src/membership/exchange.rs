@@ -27,15 +27,21 @@ pub(super) fn compare(with: ProxyId, table: &Table, out: &mut Outbox) {
     out.send(with, Compare { root: table.root(), members });
 }
 
-/// Answers with the hashes of buckets; one that knows little is told all that is known here.
+/// Whether it is best to tell all that is known here to the one that compares.
+pub(super) fn knows_little(compare: Compare, table: &Table) -> bool {
+    compare.root != table.root() && (compare.members as usize) < table.living() / 2
+}
+
+/// Tells all that is known here.
+pub(super) fn fill(to: ProxyId, table: &Table, out: &mut Outbox) {
+    for update in records::all(table) {
+        out.send(to, update);
+    }
+}
+
+/// Answers with the hashes of buckets.
 pub(super) fn compared(from: ProxyId, compare: Compare, table: &Table, out: &mut Outbox) {
     let equal = compare.root == table.root();
-    if !equal && (compare.members as usize) < table.living() / 2 {
-        for update in records::all(table) {
-            out.send(from, update);
-        }
-        return;
-    }
     let digests = if equal { Vec::new() } else { digest::buckets(table) };
     out.send(from, Buckets { digests });
 }
@@ -185,6 +191,9 @@ mod tests {
         while let Some((from_other, message)) = pending.pop() {
             let table = tables[usize::from(!from_other)];
             match &message {
+                OverlayMessage::Compare(m) if knows_little(*m, table) => {
+                    fill(OTHER, table, &mut out);
+                }
                 OverlayMessage::Compare(m) => compared(OTHER, *m, table, &mut out),
                 OverlayMessage::Buckets(m) => buckets(OTHER, m, table, &mut out),
                 OverlayMessage::Differ(m) => differ(OTHER, m, table, &mut out),

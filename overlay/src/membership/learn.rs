@@ -322,7 +322,7 @@ impl Membership {
         let known = peer.mate.is_some();
         let mate = peer.mate.get_or_insert_with(|| Mate::new(now));
         if !lives {
-            mate.dead();
+            mate.dead(now);
         } else if known && (change != Change::Draining || !mate.alive) {
             mate.expect(now);
         }

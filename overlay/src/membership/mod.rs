@@ -53,6 +53,7 @@ pub(crate) use self::{merge::REFUTATION_BITS, table::Table};
 use crate::{
     config::NodeConfig,
     outbox::Outbox,
+    paced::Paced,
     random::Random,
     timers::Timers,
     timing::{CALL_INTERVAL, EXCHANGE_INTERVAL, FORGET_CHECK, NEIGHBOUR_BEAT, WATCH_BEAT},
@@ -118,8 +119,10 @@ pub(crate) struct Membership {
     forget: Forget,
     /// Mates that are dead by this proxy's word alone, and since when.
     unspoken: BTreeMap<ProxyId, Time>,
-    /// Who was told that it is held for dead, and when.
-    told: BTreeMap<ProxyId, Time>,
+    /// Who was told that it is held for dead, or was called.
+    told: Paced,
+    /// Who was told all that is known.
+    filled: Paced,
     timers: Timers<Due>,
     /// Exchanges, and calls of dead mates, so far.
     rounds: usize,
@@ -171,7 +174,8 @@ impl Membership {
             doubts: Doubts::default(),
             forget: Forget::default(),
             unspoken: BTreeMap::new(),
-            told: BTreeMap::new(),
+            told: Paced::new(CALL_INTERVAL),
+            filled: Paced::new(CALL_INTERVAL),
             timers,
             rounds: 0,
             teacher: None,
@@ -203,9 +207,7 @@ impl Membership {
             OverlayMessage::Have(have) => self.have(from, &have, now, &mut events, out),
             OverlayMessage::Want(want) => self.want(from, &want, now, out),
             OverlayMessage::Prune(_) => self.neighbours.set_eager(from, false),
-            OverlayMessage::Compare(compare) => {
-                exchange::compared(from, compare, &self.table, out);
-            }
+            OverlayMessage::Compare(compare) => self.compared(from, compare, now, out),
             OverlayMessage::Buckets(buckets) => self.buckets(from, &buckets, out),
             OverlayMessage::Differ(differ) => exchange::differ(from, &differ, &self.table, out),
             OverlayMessage::Keys(keys) => exchange::keys(from, &keys, &self.table, out),

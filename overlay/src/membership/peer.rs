@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use pias_protocol::{ids::ProxyId, overlay::Coordinate, time::Time};
 
-use crate::timing::{FIRST_CONTACT, MAX_PATIENCE};
+use crate::timing::{FIRST_CONTACT, MAX_PATIENCE, STEADY};
 
 /// Another proxy that this one beats.
 #[derive(Clone, Debug)]
@@ -29,8 +29,10 @@ pub(crate) struct Mate {
     pub(crate) met: bool,
     /// When it is suspected unless it is heard.
     pub(crate) silent_at: Time,
-    /// How long its first sign of life may take; doubles each time it denies its death.
+    /// How long its first sign of life may take; doubles with each death, unless it lived long.
     patience: Duration,
+    /// When it came up.
+    since: Time,
     /// Whether it answered the last beat that asked all mates.
     pub(crate) answered: bool,
 }
@@ -61,6 +63,7 @@ impl Mate {
             met: false,
             silent_at: now + FIRST_CONTACT,
             patience: FIRST_CONTACT,
+            since: now,
             answered: true,
         }
     }
@@ -71,12 +74,15 @@ impl Mate {
         self.met = false;
         self.answered = true;
         self.silent_at = now + self.patience;
+        self.since = now;
     }
 
-    /// It is taken for dead: if that proves wrong, more patience is due.
-    pub(crate) fn dead(&mut self) {
+    /// It is taken for dead: if that proves wrong, more patience is due. That it proved wrong long ago
+    /// does not count.
+    pub(crate) fn dead(&mut self, now: Time) {
         self.alive = false;
-        self.patience = (self.patience * 2).min(MAX_PATIENCE);
+        let before = if now - self.since < STEADY { self.patience } else { FIRST_CONTACT };
+        self.patience = (before * 2).min(MAX_PATIENCE);
     }
 }
 
@@ -86,6 +92,23 @@ pub(crate) type Peers = BTreeMap<ProxyId, Peer>;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patience_grows_with_deaths_in_a_row_and_not_over_the_years() {
+        let mut now = Time::ZERO;
+        let mut mate = Mate::new(now);
+        let mut patience = |lived| {
+            now = now + lived;
+            mate.dead(now);
+            mate.expect(now);
+            mate.silent_at - now
+        };
+        let short = STEADY / 10;
+        let in_a_row: Vec<_> = (0..5).map(|_| patience(short)).collect();
+        let seconds = [6, 12, 24, 30, 30].map(Duration::from_secs);
+        assert_eq!(in_a_row, seconds);
+        assert_eq!(patience(STEADY), seconds[0]);
+    }
 
     #[test]
     fn a_queue_does_not_make_a_proxy_look_far() {

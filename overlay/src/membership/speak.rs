@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pias_protocol::{
     ids::ProxyId,
-    overlay::{Buckets, Heartbeat, HeartbeatAck, MemberState, MemberUpdate, Want},
+    overlay::{Buckets, Compare, Heartbeat, HeartbeatAck, MemberState, MemberUpdate, Want},
     time::Time,
 };
 
@@ -17,7 +17,7 @@ use super::{
     tell,
 };
 use crate::{
-    limits::{CALLS_PER_ROUND, MAX_TOLD},
+    limits::CALLS_PER_ROUND,
     outbox::Outbox,
     timing::{CALL_INTERVAL, EXCHANGE_INTERVAL, LEARN_INTERVAL, MAX_RTT, TEND_SOON},
 };
@@ -147,17 +147,9 @@ impl Membership {
     /// Somebody lives who is held for dead: it is told so, to deny it, and tables are compared, as
     /// there may be more that is wrong.
     fn wrong(&mut self, id: ProxyId, now: Time, out: &mut Outbox) {
-        if self.told.get(&id).is_some_and(|&told| now - told < CALL_INTERVAL) {
+        if !self.told.allow(id, CALL_INTERVAL, now, out) {
             return;
         }
-        if self.told.len() >= MAX_TOLD {
-            self.told.retain(|_, &mut told| now - told < CALL_INTERVAL);
-            if self.told.len() >= MAX_TOLD {
-                out.counters.table_full += 1;
-                return;
-            }
-        }
-        self.told.insert(id, now);
         let Some((cluster, member)) = self.table.get(id) else { return };
         let members = if alive(member.state) { Vec::new() } else { vec![member.record(cluster)] };
         let clusters = if cluster.down { vec![cluster.record()] } else { Vec::new() };
@@ -189,11 +181,8 @@ impl Membership {
 
     /// Tells a proxy who this one is, and asks what it knows.
     fn call(&mut self, id: ProxyId, now: Time, out: &mut Outbox) {
-        if self.told.get(&id).is_some_and(|&told| now - told < CALL_INTERVAL / 2) {
+        if !self.told.allow(id, CALL_INTERVAL / 2, now, out) {
             return;
-        }
-        if self.told.len() < MAX_TOLD {
-            self.told.insert(id, now);
         }
         let members = vec![self.own.clone()];
         out.send(id, MemberUpdate { pushed: true, clusters: vec![], members });
@@ -214,6 +203,24 @@ impl Membership {
         }
         let wait = if self.synced { EXCHANGE_INTERVAL } else { LEARN_INTERVAL };
         self.timers.set(Due::Exchange, now + self.random.around(wait));
+    }
+
+    /// Another proxy compares. One that knows little is told all, but not again and again: that is long,
+    /// and the question is short.
+    pub(super) fn compared(
+        &mut self,
+        from: ProxyId,
+        compare: Compare,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        if exchange::knows_little(compare, &self.table)
+            && self.filled.allow(from, CALL_INTERVAL, now, out)
+        {
+            exchange::fill(from, &self.table, out);
+        } else {
+            exchange::compared(from, compare, &self.table, out);
+        }
     }
 
     /// A live proxy at random.
