@@ -113,7 +113,9 @@ impl Node {
         node.join.restore(state.leases, state.own.last_target, now, &mut node.out);
         node.rendezvous.restore(state.counts, state.askers, now);
         node.ingress.restore(state.lists, now, &mut node.out);
-        node.leases.restore(state.replicas, state.inherited, &node.join, now, &mut node.out);
+        let dead = node.world.heirs.keys().copied();
+        let (join, out) = (&node.join, &mut node.out);
+        node.leases.restore(state.replicas, state.inherited, dead, join, now, out);
         node.leases.mates_changed(&node.join, &node.world, now);
         node.flows.restore(state.heirlooms, now);
         node.flows.settle(&node.world, &mut node.out);

@@ -1,49 +1,30 @@
 //! The node of the next process goes on where this one's ended.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+mod support;
 
-use pias_overlay::{AgentId, DEFAULT_HEARTBEAT, Effect, Node, NodeConfig, NodeState};
+use std::{net::SocketAddr, time::Duration};
+
+use pias_overlay::{AgentId, Effect, Node, NodeState};
 use pias_protocol::{
     agent::{AgentMessage, JapMessage, Join, KeepAlive},
     forwarding::{ForwardingEvent, ForwardingUpdate, TargetState},
     group::GroupKey,
-    ids::{ProxyId, TargetId},
+    hash::FlowHash,
+    ids::{ParkedId, ProxyId, TargetId},
     overlay::{
-        AgentLink, CandidateList, CountReport, Lease, LeaseReplica, LeaseState, MemberRecord,
-        MemberState, MemberUpdate, OverlayMessage,
+        AgentLink, CandidateList, CountReport, Lease, LeaseReplica, LeaseState, LeaseTaken,
+        MemberRecord, MemberState, MemberUpdate, OverlayMessage,
     },
     placement::Candidate,
     time::Time,
 };
+use support::{config, effects, ms};
 
 const AGENT: AgentId = AgentId(1);
 const MATE: &str = "fra2";
 
-fn ms(n: u64) -> Time {
-    Time::from_micros(n * 1_000)
-}
-
 fn group() -> GroupKey {
     "203.0.113.10:53/udp".parse().unwrap()
-}
-
-fn config() -> NodeConfig {
-    NodeConfig {
-        name: "fra1".into(),
-        cluster: "fra".into(),
-        unicast: vec!["198.51.100.1".parse().unwrap()],
-        nat: vec!["192.0.2.1".parse().unwrap()],
-        anycast: vec!["203.0.113.0/24".parse().unwrap()],
-        seeds: Vec::new(),
-        heartbeat: DEFAULT_HEARTBEAT,
-        policies: BTreeMap::new(),
-        drain_wait: Duration::from_secs(5),
-        incarnation: 7,
-    }
-}
-
-fn effects(node: &mut Node) -> Vec<Effect> {
-    std::iter::from_fn(|| node.poll_effect()).collect()
 }
 
 fn updates(node: &mut Node) -> Vec<ForwardingUpdate> {
@@ -77,20 +58,23 @@ fn wish() -> AgentMessage {
     Join { request: 1, group: group(), target: target(), weight: 3, healthy: true }.into()
 }
 
-/// A node that is ready, has a mate, and serves a target.
-fn busy() -> (Node, Time) {
-    let mut node = Node::new(config(), 1, Time::ZERO);
-    let mate = MemberRecord {
+fn mate() -> MemberRecord {
+    MemberRecord {
         name: MATE.into(),
         cluster: "fra".into(),
         unicast: vec!["198.51.100.2".parse().unwrap()],
         nat: vec!["192.0.2.2".parse().unwrap()],
         incarnation: 1,
         state: MemberState::Up,
-    };
+    }
+}
+
+/// A node that is ready, has a mate, and serves a target.
+fn busy() -> (Node, Time) {
+    let mut node = Node::new(config(), 1, Time::ZERO);
     let now = ms(2_000);
     run(&mut node, now);
-    let update = MemberUpdate { pushed: true, members: vec![mate], clusters: vec![] };
+    let update = MemberUpdate { pushed: true, members: vec![mate()], clusters: vec![] };
     node.handle_message(ProxyId::of(MATE), update.into(), now);
     node.agent_connected(AGENT, link("10.0.0.1:5000"), now);
     node.agent_message(AGENT, wish(), now);
@@ -210,8 +194,7 @@ fn an_agent_that_has_no_connection_yet_is_not_taken_for_dead() {
 fn a_list_is_used_on_and_asked_for_again() {
     let (mut node, now) = busy();
     let other: GroupKey = "203.0.113.99:53/udp".parse().unwrap();
-    let parked = pias_protocol::ids::ParkedId(1);
-    let flow = pias_protocol::hash::FlowHash(1);
+    let (flow, parked) = (FlowHash(1), ParkedId(1));
     node.handle_event(ForwardingEvent::Missed { group: other, flow, parked }, now);
     let candidates = vec![Candidate { proxy: ProxyId::of(MATE), tier: 0, weight: 1 }];
     let list = CandidateList { group: other, candidates: candidates.clone(), fresh_ms: 30_000 };
@@ -221,6 +204,46 @@ fn a_list_is_used_on_and_asked_for_again() {
     assert!(own_or_listed, "{:?}", known.lists);
     let node = next(&node, now);
     assert_eq!(state(&node).lists, known.lists);
+}
+
+#[test]
+fn a_rap_does_not_refuse_a_group_whose_report_its_former_process_may_have_swallowed() {
+    let (node, now) = busy();
+    let refuses = |node: &mut Node, now| {
+        let (flow, parked) = (FlowHash(1), ParkedId(1));
+        let group = "203.0.113.77:53/udp".parse().unwrap();
+        let ingress = ProxyId::of(MATE);
+        let (tried, opens, hops) = (None, true, 1);
+        let asks = ForwardingEvent::Resolve { group, flow, ingress, tried, opens, hops, parked };
+        node.handle_event(asks, now);
+        updates(node).contains(&ForwardingUpdate::Refuse { parked })
+    };
+    let mut next = next(&node, now);
+    updates(&mut next);
+    assert!(!refuses(&mut next, now));
+    assert!(refuses(&mut next, now + Duration::from_millis(1_500)));
+}
+
+#[test]
+fn a_mate_that_was_gone_then_hears_of_what_has_joined_since_when_it_is_back() {
+    let (mut node, now) = busy();
+    let mate = |incarnation, state| {
+        let members = vec![MemberRecord { incarnation, state, ..mate() }];
+        MemberUpdate { pushed: true, members, clusters: vec![] }
+    };
+    node.handle_message(ProxyId::of("nyc1"), mate(1, MemberState::Left).into(), now);
+    let mut node = next(&node, now);
+    node.agent_connected(AGENT, link("10.0.0.1:5001"), now);
+    node.agent_message(AGENT, wish(), now);
+    run(&mut node, now + Duration::from_millis(100));
+    let now = now + Duration::from_millis(200);
+    node.handle_message(ProxyId::of("nyc1"), mate(2, MemberState::Up).into(), now);
+    let said = run(&mut node, now + Duration::from_millis(100));
+    let taken = LeaseTaken { leases: vec![(group(), target())] };
+    let told = said.iter().any(|effect| {
+        matches!(effect, Effect::Send { message: OverlayMessage::LeaseTaken(t), .. } if *t == taken)
+    });
+    assert!(told, "{said:?}");
 }
 
 #[test]

@@ -171,15 +171,18 @@ impl Leases {
         (self.replicas.batches(), self.takeover.rest().cloned().collect())
     }
 
-    /// Goes on with what the process before was told.
+    /// Goes on with what the process before was told. Whoever is `dead` does not know what joins here
+    /// from now on.
     pub(crate) fn restore(
         &mut self,
         replicas: Vec<(ProxyId, LeaseReplica)>,
         inherited: Vec<Lease>,
+        dead: impl Iterator<Item = ProxyId>,
         join: &Join,
         now: Time,
         out: &mut Outbox,
     ) {
+        self.dead = dead.map(|mate| (mate, now)).collect();
         for (mate, batch) in replicas {
             self.replicas.update(mate, batch, out);
         }

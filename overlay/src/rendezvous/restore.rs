@@ -18,7 +18,8 @@ impl Rendezvous {
         groups.flat_map(|(&key, group)| group.askers().map(move |asker| (key, asker))).collect()
     }
 
-    /// Takes in what was known. A RAP that knows its groups needs no warm-up.
+    /// Takes in what was known. What it does not know may be on its way from a JAP, to a process that
+    /// has ended: it warms up as any RAP that starts.
     pub(crate) fn restore(
         &mut self,
         counts: Vec<(GroupKey, ProxyId, u32)>,
@@ -35,7 +36,6 @@ impl Rendezvous {
                 group.ask(asker, true, now);
             });
         }
-        self.warm = now;
     }
 
     fn restore_one(&mut self, key: GroupKey, what: impl FnOnce(&mut Group)) {
