@@ -217,6 +217,8 @@ impl Brain {
                 while let Ok(event) = inlets.events.try_recv() {
                     self.happened(event);
                 }
+                // The datapath tells its part of it later.
+                self.carry_out();
                 // Who froze it may have given up; then `thaw` ends at once.
                 let _ = state.send(self.node.hand_over());
                 let _ = thaw.await;
@@ -314,5 +316,97 @@ fn log(notice: &Notice) {
         (Some(0), false) => tracing::info!("{notice}"),
         (Some(suppressed), true) => tracing::warn!(suppressed, "{notice}"),
         (Some(suppressed), false) => tracing::info!(suppressed, "{notice}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use pias_protocol::{
+        flow::{FlowPhase, FlowRecord},
+        hash::FlowKey,
+        overlay::{FlowRecords, MemberRecord, MemberState, MemberUpdate},
+    };
+
+    use super::*;
+    use crate::{
+        metrics::DaemonCounters,
+        overlay_net::OverlayNetConfig,
+        testing::{Operator, node_config},
+    };
+
+    /// The proxy `fra1`, announced, with its mate `fra2`.
+    fn paired() -> Node {
+        let mut node = Node::new(node_config(), 7, Time::ZERO);
+        node.handle_timeout(Time::from_micros(1_000_000));
+        let mate = MemberRecord {
+            name: "fra2".into(),
+            cluster: "fra".into(),
+            unicast: vec!["127.0.0.2".parse().unwrap()],
+            nat: vec!["192.0.2.2".parse().unwrap()],
+            incarnation: 1,
+            state: MemberState::Up,
+        };
+        let update = MemberUpdate { pushed: true, members: vec![mate], clusters: vec![] };
+        node.handle_message(ProxyId::of("fra2"), update.into(), Time::from_micros(1_000_000));
+        node
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_freeze_is_done_before_it() {
+        let operator = Operator::new(&["fra1"]);
+        let (identity, keys) = (operator.identity("fra1"), operator.reset_keys());
+        let counters = DaemonCounters::default();
+        let (input, inputs) = mpsc::channel(16);
+        let (_event, events) = mpsc::channel(1);
+        let (_datagram, arrived) = mpsc::channel(1);
+        let unicast = ["127.0.0.1".parse().unwrap()];
+        let net = OverlayNetConfig {
+            name: "fra1",
+            unicast: &unicast,
+            port: 0,
+            identity: &identity,
+            reset_keys: &keys,
+        };
+        let overlay = OverlayNet::start(&net, input.clone(), counters.overlay.clone()).unwrap();
+        let (send, to) = (Box::new(|_| true), input.clone());
+        let join = JoinNet::start(&identity, &keys, arrived, send, to, counters.join).unwrap();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let teller = told.clone();
+        let outlets = Outlets {
+            overlay,
+            join,
+            forward: Box::new(move |update| teller.lock().unwrap().push(update)),
+            announce: watch::channel(false).0,
+            standby: watch::channel(Vec::new()).0,
+        };
+        let record = FlowRecord {
+            key: FlowKey {
+                client: "192.0.2.9:4000".parse().unwrap(),
+                group: "203.0.113.10:80/tcp".parse().unwrap(),
+            },
+            target: "10.0.0.1:80".parse().unwrap(),
+            nat: "192.0.2.2:1024".parse().unwrap(),
+            ingress: None,
+            phase: FlowPhase::Open,
+            client_finished: false,
+            target_finished: false,
+        };
+        let (of, records) = (ProxyId::of("fra2"), vec![record]);
+        let message = FlowRecords { records: records.clone() }.into();
+
+        // The order to freeze is there first, and the message by the time that it is obeyed.
+        let (brain, mut orders) = channel();
+        let (state, stated) = oneshot::channel();
+        let (_thaw, thawed) = oneshot::channel();
+        brain.0.send(Order::Freeze { state, thaw: thawed }).await.unwrap();
+        input.send(Input::Message { from: of, message }).await.unwrap();
+        let mut brain = Brain { node: paired(), start: Instant::now(), outlets };
+        let order = orders.0.recv().await.unwrap();
+        tokio::spawn(async move { brain.obey(order, &mut Inlets { inputs, events }).await });
+        assert!(stated.await.unwrap().is_some(), "it is in service");
+        let held = ForwardingUpdate::Standby { of, records };
+        assert!(told.lock().unwrap().contains(&held));
     }
 }

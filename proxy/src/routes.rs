@@ -54,6 +54,8 @@ pub struct Routes {
     nat: Vec<IpNet>,
     /// Mates' NAT addresses that are routed here, and at which metric.
     standby: BTreeSet<(IpNet, u32)>,
+    /// Those that the process before may have routed here.
+    assumed: BTreeSet<(IpNet, u32)>,
 }
 
 impl Routes {
@@ -65,12 +67,14 @@ impl Routes {
         let (connection, netlink, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
         let nat = nat.iter().copied().map(IpNet::from).collect();
-        Ok(Self { netlink, device, anycast, nat, standby: BTreeSet::new() })
+        let (standby, assumed) = (BTreeSet::new(), BTreeSet::new());
+        Ok(Self { netlink, device, anycast, nat, standby, assumed })
     }
 
-    /// Routes of mates' NAT addresses that the process before made.
+    /// Routes of mates' NAT addresses that the process before was to make. Those that are wanted still
+    /// are made again, in case that it did not come to it.
     pub fn assume(&mut self, standing: &[StandbyAddress]) {
-        self.standby = standby_routes(standing);
+        self.assumed = standby_routes(standing);
     }
 
     /// Installs all routes. Those that are, stay.
@@ -112,10 +116,14 @@ impl Routes {
                 Err(error) => outcome = outcome.and(Err(error)),
             }
         }
-        let old: Vec<_> = self.standby.difference(&wanted).copied().collect();
+        let made = self.standby.union(&self.assumed).copied();
+        let old: Vec<_> = made.filter(|route| !wanted.contains(route)).collect();
         for (prefix, metric) in old {
             match self.remove(prefix, Some(metric)).await {
-                Ok(()) => _ = self.standby.remove(&(prefix, metric)),
+                Ok(()) => {
+                    self.standby.remove(&(prefix, metric));
+                    self.assumed.remove(&(prefix, metric));
+                }
                 Err(error) => outcome = outcome.and(Err(error)),
             }
         }
@@ -193,5 +201,14 @@ mod tests {
             assert!(matches!(refused, Err(RouteError::Change { what: "install", .. })));
         }
         assert!(routes.stand_by(&[]).await.is_ok(), "nothing was installed");
+    }
+
+    #[tokio::test]
+    async fn a_route_that_the_process_before_may_not_have_made_is_asked_for() {
+        let mut routes = Routes::new(i32::MAX as u32, Vec::new(), &[]).unwrap();
+        let address = "192.0.2.12".parse().unwrap();
+        let wanted = [StandbyAddress { address, of: ProxyId(2), live: true }];
+        routes.assume(&wanted);
+        assert!(routes.stand_by(&wanted).await.is_err(), "no interface has this index");
     }
 }

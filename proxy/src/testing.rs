@@ -1,7 +1,8 @@
 //! What several tests need: an operator's CA in a temporary directory, and patience.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
+use pias_overlay::NodeConfig;
 use tempfile::TempDir;
 
 use crate::{ctl::ca, identity::Identity, keys::ResetKeys};
@@ -33,6 +34,22 @@ impl Operator {
 
     pub(crate) fn reset_keys(&self) -> ResetKeys {
         ResetKeys::load(&self.path().join("reset.key")).unwrap()
+    }
+}
+
+/// The configuration of the node `fra1`, which knows nobody.
+pub(crate) fn node_config() -> NodeConfig {
+    NodeConfig {
+        name: "fra1".into(),
+        cluster: "fra".into(),
+        unicast: vec!["127.0.0.1".parse().unwrap()],
+        nat: Vec::new(),
+        anycast: vec!["203.0.113.0/24".parse().unwrap()],
+        seeds: Vec::new(),
+        heartbeat: Duration::from_millis(200),
+        policies: BTreeMap::new(),
+        drain_wait: Duration::from_secs(5),
+        incarnation: 1,
     }
 }
 

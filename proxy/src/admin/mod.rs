@@ -257,8 +257,18 @@ pub fn check_free(path: &Path) -> Result<(), ServeError> {
 /// A Unix socket that its owner alone may use, and that nobody finds before it is published.
 pub struct PrivateListener {
     listener: UnixListener,
-    unborn: PathBuf,
+    unborn: Unborn,
     path: PathBuf,
+}
+
+/// A socket's path until it is published. It goes with one that never is.
+struct Unborn(PathBuf);
+
+impl Drop for Unborn {
+    fn drop(&mut self) {
+        // Of a published one nothing is there.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 impl PrivateListener {
@@ -273,20 +283,20 @@ impl PrivateListener {
         }
         let mut unborn = path.as_os_str().to_owned();
         unborn.push(format!(".{}.new", std::process::id()));
-        let unborn = PathBuf::from(unborn);
-        match fs::remove_file(&unborn) {
+        let unborn = Unborn(PathBuf::from(unborn));
+        match fs::remove_file(&unborn.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(socket(error)),
             _ => {}
         }
-        let listener = UnixListener::bind(&unborn).map_err(socket)?;
-        fs::set_permissions(&unborn, fs::Permissions::from_mode(0o600)).map_err(socket)?;
+        let listener = UnixListener::bind(&unborn.0).map_err(socket)?;
+        fs::set_permissions(&unborn.0, fs::Permissions::from_mode(0o600)).map_err(socket)?;
         Ok(Self { listener, unborn, path: path.to_owned() })
     }
 
     /// Puts it in the place of what was at its path.
     #[must_use]
     pub fn publish(self) -> UnixListener {
-        if let Err(error) = fs::rename(&self.unborn, &self.path) {
+        if let Err(error) = fs::rename(&self.unborn.0, &self.path) {
             let path = self.path.display();
             tracing::error!(%error, "cannot put the socket in its place: nobody finds {path}");
         }

@@ -1,10 +1,9 @@
 //! The admin API over a socket in a temporary directory, asked by `piasctl` itself.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use clap::Parser;
 use pias_datapath::{counters::Path as Way, drop_reason::DropReason, explain::Step};
-use pias_overlay::NodeConfig;
 use pias_protocol::time::Time;
 use tokio::sync::{mpsc, watch};
 
@@ -14,7 +13,7 @@ use crate::{
     ctl::{self, Cli},
     join_net::JoinNet,
     overlay_net::OverlayNetConfig,
-    testing::Operator,
+    testing::{Operator, node_config},
 };
 
 /// A datapath that has seen one packet, and dropped two.
@@ -101,20 +100,8 @@ fn daemon_over(datapath: impl Datapath) -> Daemon {
         announce: announcer,
         standby: watch::channel(Vec::new()).0,
     };
-    let node = NodeConfig {
-        name: "fra1".into(),
-        cluster: "fra".into(),
-        unicast: vec!["127.0.0.1".parse().unwrap()],
-        nat: vec![],
-        anycast: vec!["203.0.113.0/24".parse().unwrap()],
-        seeds: Vec::new(),
-        heartbeat: Duration::from_millis(200),
-        policies: BTreeMap::new(),
-        drain_wait: Duration::from_secs(5),
-        incarnation: 1,
-    };
     let (brain, orders) = brain::channel();
-    let node = Node::new(node, 7, Time::ZERO);
+    let node = Node::new(node_config(), 7, Time::ZERO);
     brain::start(node, orders, Inlets { inputs, events }, outlets);
     let (_, taken) = watch::channel(None);
     let parts = Parts {
@@ -236,6 +223,20 @@ async fn a_socket_that_a_dead_daemon_left_is_replaced() {
     let _server = serve(daemon.app.clone(), listener);
     let answered = tokio::net::UnixStream::connect(&left).await;
     assert!(answered.is_ok(), "{answered:?}");
+}
+
+#[tokio::test]
+async fn a_socket_that_is_never_published_leaves_nothing_behind() {
+    let operator = Operator::new(&["fra1"]);
+    let directory = operator.path().join("run");
+    let socket = directory.join("piasd.sock");
+    let found = || std::fs::read_dir(&directory).unwrap().count();
+    let listener = PrivateListener::bind(&socket).unwrap();
+    assert_eq!(found(), 1);
+    drop(listener);
+    assert_eq!(found(), 0, "a process that could not take over");
+    let _published = PrivateListener::bind(&socket).unwrap().publish();
+    assert!(socket.exists());
 }
 
 #[tokio::test]
