@@ -117,16 +117,17 @@ pub const HAND_OVER_DESCRIPTORS: usize = 16;
 /// Items of one message of a hand-over; more go into the next one.
 pub const HAND_OVER_PART: usize = 1024;
 
-/// Items of one table that a hand-over carries: above the bounds of all tables. More are an error, and
-/// the running process goes on.
+/// Items of one table that a hand-over carries: twice the largest table of flows. A RAP of very many
+/// groups may have more counts and askers; that is an error, and the running process goes on.
 pub const HAND_OVER_ITEMS: usize = 1 << 21;
 
-/// How long two processes take to greet each other.
+/// How long two processes may take for each step of their greeting. Meanwhile the running one serves,
+/// and lets signals and others that wish to take over wait.
 pub const HELLO_TIME: Duration = Duration::from_secs(5);
 
-/// How long the new process may take, once greeted, to get ready for the hand-over. Meanwhile the
-/// running one serves.
-pub const ASK_TIME: Duration = Duration::from_secs(30);
+/// How long it is waited, where no process could be accepted that wishes to take over, before the
+/// next one is: what was short then may be there again.
+pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a hand-over waits, while all is served, until other proxies have heard what this one said
 /// last.
@@ -138,6 +139,9 @@ pub const SETTLE_TIME: Duration = Duration::from_millis(20);
 /// How long the new process may be silent while the running one stands still; then it is killed,
 /// and the running one goes on.
 pub const TAKE_TIME: Duration = Duration::from_secs(3);
+
+/// Octets of what a new program says of the configuration that are passed on to who asked.
+pub const CHECK_OUTPUT: u64 = 64 * 1024;
 
 /// How long a new program may take to check the configuration.
 pub const CHECK_TIME: Duration = Duration::from_secs(10);

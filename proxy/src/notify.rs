@@ -22,9 +22,10 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
 }
 
-/// Another process of this service goes on in the place of this one.
+/// Another process of this service goes on in the place of this one. Its status stays what it was:
+/// this process is not heard after that, and the other one was not before.
 pub fn handed_over(to: u32) {
-    tell(&[NotifyState::MainPid(to), NotifyState::Status("handed over")]);
+    tell(&[NotifyState::MainPid(to)]);
 }
 
 /// Feeds the watchdog, if there is one, whenever both the overlay and the datapath answer.

@@ -9,12 +9,12 @@
 
 mod start;
 
-use std::{net::TcpListener, time::Duration};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use pias_datapath::engine::{self, EngineFailure};
 use pias_overlay::{Node, StandbyAddress};
 use tokio::{
-    net::UnixListener,
+    net::{UnixListener, UnixStream},
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot, watch},
     task::spawn_blocking,
@@ -26,7 +26,9 @@ use crate::{
     config::Config,
     hand_over::{self, Command, Frozen, Given, Hello, TakeError},
     join_net::{JoinNet, JoinNetError},
-    limits, notify,
+    limits,
+    log_limit::LogLimit,
+    notify,
     overlay_net::{OverlayNet, OverlayNetError},
     routes::{RouteError, Routes},
 };
@@ -142,7 +144,7 @@ struct Running {
     announce: watch::Receiver<bool>,
     standby: watch::Receiver<Vec<StandbyAddress>>,
     admin: AdminServer,
-    metrics: TcpListener,
+    metrics: Arc<TcpListener>,
     successors: Successors,
 }
 
@@ -160,6 +162,23 @@ impl Successors {
     fn new(listener: UnixListener, taken: watch::Sender<Option<Taken>>) -> Self {
         let (give, given) = mpsc::channel(1);
         Self { listener, busy: false, give, given, taken }
+    }
+}
+
+/// The next process that wishes to take over. Where none can be accepted, as there are no descriptors
+/// left, it waits in the queue.
+async fn next_successor(listener: &UnixListener) -> UnixStream {
+    static FAILED: LogLimit = LogLimit::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                if let Some(suppressed) = FAILED.permit() {
+                    tracing::warn!(%error, suppressed, "cannot accept a hand-over");
+                }
+                tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+            }
+        }
     }
 }
 
@@ -183,10 +202,9 @@ impl Running {
                     };
                     return Stopped::Failed(failure.into());
                 }
-                accepted = self.successors.listener.accept(), if !busy => match accepted {
-                    Ok((stream, _)) => self.hand_over(config, stream),
-                    Err(error) => tracing::warn!(%error, "cannot accept a hand-over"),
-                },
+                stream = next_successor(&self.successors.listener), if !busy => {
+                    self.hand_over(config, stream);
+                }
                 Some(given) = self.successors.given.recv() => match given {
                     Given::Taken { by, frozen, paused } => {
                         return Stopped::HandedOver { taken: Taken { by, paused }, frozen };
@@ -204,22 +222,22 @@ impl Running {
     }
 
     /// Begins to hand over to the process at the other end.
-    fn hand_over(&mut self, config: &Config, stream: tokio::net::UnixStream) {
-        let (stream, metrics) =
-            match stream.into_std().and_then(|s| Ok((s, self.metrics.try_clone()?))) {
-                Ok(both) => both,
-                Err(error) => return tracing::warn!(%error, "cannot hand over"),
-            };
+    fn hand_over(&mut self, config: &Config, stream: UnixStream) {
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "cannot hand over"),
+        };
         let parts = hand_over::Parts {
             brain: self.brain.clone(),
             engine: self.engine.handle(),
             overlay: self.overlay.clone(),
+            metrics: self.metrics.clone(),
         };
         let (own, give) = (Hello::of(config), self.successors.give.clone());
         self.successors.busy = true;
         tokio::spawn(async move {
             hand_over::be_heard(&parts.brain).await;
-            let given = hand_over::give(stream, own, hand_over::freeze(&parts, metrics)).await;
+            let given = hand_over::give(stream, own, hand_over::freeze(&parts)).await;
             // The daemon that does not hear it has ended.
             let _ = give.send(given).await;
         });

@@ -1,6 +1,6 @@
 //! Starting all parts, anew or with what another process handed over.
 
-use std::{net::TcpListener, time::Instant};
+use std::{net::TcpListener, sync::Arc, time::Instant};
 
 use pias_datapath::{
     engine::{self, EngineConfig, EngineFailure, HandOver, Hooks, Senders},
@@ -115,7 +115,7 @@ impl Running {
             announce,
             standby,
             admin,
-            metrics,
+            metrics: Arc::new(metrics),
             successors,
         })
     }

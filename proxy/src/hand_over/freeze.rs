@@ -6,7 +6,7 @@
 //! ```
 //! Dropping [`Frozen`] lets all go on.
 
-use std::{io, net::TcpListener, time::Instant};
+use std::{io, net::TcpListener, sync::Arc, time::Instant};
 
 use pias_datapath::engine::{EngineGone, EngineHandle};
 use tokio::task::spawn_blocking;
@@ -27,6 +27,8 @@ pub struct Parts {
     pub engine: EngineHandle,
     /// The overlay's sockets.
     pub overlay: OverlayNet,
+    /// Where metrics are served. It is handed over, and never stops.
+    pub metrics: Arc<TcpListener>,
 }
 
 /// Why the running process cannot hand over. All goes on then.
@@ -85,7 +87,7 @@ pub async fn be_heard(brain: &BrainHandle) {
 ///
 /// # Errors
 /// As [`FreezeError`] tells; then all go on.
-pub async fn freeze(parts: &Parts, metrics: TcpListener) -> Result<(Legacy, Frozen), FreezeError> {
+pub async fn freeze(parts: &Parts) -> Result<(Legacy, Frozen), FreezeError> {
     // From here on dropping it makes all go on.
     let mut frozen = Frozen { parts: Some(parts.clone()), brain: None };
     let engine = parts.engine.clone();
@@ -94,7 +96,7 @@ pub async fn freeze(parts: &Parts, metrics: TcpListener) -> Result<(Legacy, Froz
     let (node, thaw) = parts.brain.freeze().await?;
     frozen.brain = Some(thaw);
     let node = node.ok_or(FreezeError::NotInService)?;
-    let overlay = parts.overlay.sockets()?;
+    let (overlay, metrics) = (parts.overlay.sockets()?, parts.metrics.try_clone()?);
     let engine = parts.engine.clone();
     let engine = blocking(move || engine.hand_over()).await???;
     Ok((Legacy { engine, node, overlay, metrics }, frozen))

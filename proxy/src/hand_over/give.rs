@@ -13,7 +13,7 @@ use super::{
     link::{Kind, Link, LinkError},
     parts::{self, decode},
 };
-use crate::limits::{ASK_TIME, HELLO_TIME, TAKE_TIME};
+use crate::limits::{HELLO_TIME, TAKE_TIME};
 
 /// How a hand-over went.
 #[derive(Debug)]
@@ -82,7 +82,6 @@ fn welcome(stream: UnixStream, own: &Hello) -> Result<Link, LinkError> {
     }
     tracing::info!(version = hello.version, "another piasd wishes to take over");
     link.send(Kind::Welcome, &[])?;
-    link.patience(ASK_TIME)?;
     link.expect(Kind::Ask)?;
     Ok(link)
 }

@@ -20,11 +20,15 @@ use pias_datapath::{
     flow::{Phase, ingress::PinRecord},
     pipeline::Tables,
 };
-use pias_overlay::OwnState;
+use pias_overlay::{OwnState, StandbyAddress};
 use pias_protocol::{
     flow::{FlowPhase, FlowRecord},
     hash::FlowKey,
-    ids::ProxyId,
+    ids::{ClusterId, ProxyId, TargetId},
+    overlay::{
+        AgentLink, ClusterRecord, Coordinate, Lease, LeaseReplica, LeaseState, MemberRecord,
+        MemberState, MemberUpdate,
+    },
     placement::Candidate,
 };
 use proptest::prelude::*;
@@ -33,7 +37,7 @@ use super::{
     link::{Kind, Link, VERSION},
     *,
 };
-use crate::limits::{HAND_OVER_FRAME, HAND_OVER_PART};
+use crate::limits::{CHECK_OUTPUT, HAND_OVER_FRAME, HAND_OVER_PART};
 
 fn hello() -> Hello {
     Hello {
@@ -89,6 +93,56 @@ fn legacy(flows: u16) -> Legacy {
         node,
         overlay: vec![udp()],
         metrics: TcpListener::bind("127.0.0.1:0").unwrap(),
+    }
+}
+
+fn lease() -> Lease {
+    Lease {
+        id: TargetId(3),
+        group: "203.0.113.10:80/tcp".parse().unwrap(),
+        target: "10.0.0.1:80".parse().unwrap(),
+        weight: 2,
+        state: LeaseState::Unwell,
+        link: AgentLink {
+            remote: "10.0.0.1:5000".parse().unwrap(),
+            anycast: "203.0.113.10".parse().unwrap(),
+            connection: [7; 8],
+        },
+    }
+}
+
+/// A node's state with something in each of its tables.
+fn full_node() -> NodeState {
+    let mate = MemberRecord {
+        name: "fra2".into(),
+        cluster: "fra".into(),
+        unicast: vec!["198.51.100.2".parse().unwrap()],
+        nat: vec!["192.0.2.2".parse().unwrap()],
+        incarnation: 9,
+        state: MemberState::Up,
+    };
+    let cluster = ClusterRecord {
+        cluster: ClusterId(6),
+        version: 1,
+        down: false,
+        stamp: 2,
+        coordinate: Coordinate::default(),
+    };
+    let address: IpAddr = "192.0.2.2".parse().unwrap();
+    let replica = LeaseReplica { epoch: 4, sequence: 0, leases: vec![lease()], ended: vec![] };
+    let of_legacy = legacy(1).node;
+    NodeState {
+        own: OwnState {
+            standby: vec![StandbyAddress { address, of: ProxyId(7), live: true }],
+            ..of_legacy.own
+        },
+        members: vec![MemberUpdate { pushed: false, clusters: vec![cluster], members: vec![mate] }],
+        heirlooms: vec![(ProxyId(7), vec![address], ProxyId(8))],
+        askers: vec![(lease().group, ProxyId(7))],
+        leases: vec![lease()],
+        replicas: vec![(ProxyId(7), replica)],
+        inherited: vec![lease()],
+        ..of_legacy
     }
 }
 
@@ -269,6 +323,36 @@ fn a_greeting_of_another_version_is_refused_and_nothing_stands_still() {
     });
     assert!(kept(&outcome).contains("speaks version"), "{outcome:?}");
     assert!(thawed);
+}
+
+/// What another version wrote is not understood, so a change of it must be another version.
+#[test]
+fn what_is_handed_over_is_written_as_this_version_writes_it() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let reader = thread::spawn(move || {
+        let mut octets = Vec::new();
+        theirs.read_to_end(&mut octets).unwrap();
+        octets
+    });
+    let legacy = Legacy { node: full_node(), ..legacy(1) };
+    parts::send(&Link::new(ours).unwrap(), &legacy).unwrap();
+    let octets = reader.join().unwrap();
+    let lines = octets.chunks(32).map(|some| some.iter().map(|o| format!("{o:02x}")).collect());
+    let written = lines.collect::<Vec<String>>().join("\n");
+    assert_eq!(
+        written,
+        include_str!("golden.hex").trim_end(),
+        "what is handed over is another: raise link::VERSION, and put this into golden.hex"
+    );
+}
+
+#[tokio::test]
+async fn a_program_that_never_stops_talking_is_not_heard_to_its_end() {
+    let words = ["-c", "while echo what is this; do :; done >&2; exit 1"];
+    let own = Command::new("/bin/sh".into(), words.map(Into::into).to_vec());
+    let error = upgrade(&own, None, std::future::pending::<()>()).await.unwrap_err();
+    let UpgradeError::Check { output, .. } = error else { panic!("{error}") };
+    assert!(output.len() as u64 <= CHECK_OUTPUT && output.starts_with("what is this"));
 }
 
 /// What the new process makes of one part.

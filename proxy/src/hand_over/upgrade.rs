@@ -8,9 +8,9 @@ use std::{
     process::{ExitStatus, Stdio},
 };
 
-use tokio::{process, time::timeout};
+use tokio::{io::AsyncReadExt, process, time::timeout};
 
-use crate::limits::{CHECK_TIME, UPGRADE_TIME};
+use crate::limits::{CHECK_OUTPUT, CHECK_TIME, UPGRADE_TIME};
 
 /// The switch that makes a piasd take over.
 const TAKE_OVER: &str = "--take-over";
@@ -129,14 +129,25 @@ pub async fn upgrade<T>(
 
 /// Lets the program check the configuration, so that its words reach who asked.
 async fn check(command: &Command) -> Result<(), UpgradeError> {
-    let mut checking = command.process("--check");
-    let output = timeout(CHECK_TIME, checking.kill_on_drop(true).output())
+    let checked = async {
+        let mut checking = command.process("--check");
+        checking.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = checking.spawn()?;
+        let mut output = Vec::new();
+        if let Some(said) = child.stderr.take() {
+            // One that says more finds the pipe closed.
+            said.take(CHECK_OUTPUT).read_to_end(&mut output).await?;
+        }
+        Ok((child.wait().await?, output))
+    };
+    let program = || command.program.clone();
+    let (status, output) = timeout(CHECK_TIME, checked)
         .await
-        .map_err(|_| UpgradeError::Slow { program: command.program.clone() })?
+        .map_err(|_| UpgradeError::Slow { program: program() })?
         .map_err(command.cannot_run())?;
-    if output.status.success() {
+    if status.success() {
         return Ok(());
     }
-    let output = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(UpgradeError::Check { program: command.program.clone(), output })
+    let output = String::from_utf8_lossy(&output).trim().to_owned();
+    Err(UpgradeError::Check { program: program(), output })
 }
