@@ -128,12 +128,6 @@ impl Node {
         shelf.ring(&mut self.world.ring);
     }
 
-    /// Fixes how far, in percent, the counts of the groups that this proxy is a RAP of may move
-    /// unreported: 0 to hear of every change, at most 100. Otherwise it follows the load.
-    pub const fn fix_band(&mut self, percent: u8) {
-        self.rendezvous.fix_band(percent);
-    }
-
     /// A message from another proxy, whose certificate proved that it is `from`.
     pub fn handle_message(&mut self, from: ProxyId, message: OverlayMessage, now: Time) {
         if from == self.world.own {

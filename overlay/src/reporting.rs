@@ -100,7 +100,8 @@ impl Listener {
         Self(Load::new(now))
     }
 
-    /// As [`Node::fix_band`](crate::Node::fix_band).
+    /// Fixes how far, in percent, a count may move unreported: 0 to hear of every change, at most 100.
+    /// Otherwise it follows the load, as in a [`Node`](crate::Node).
     pub const fn fix_band(&mut self, percent: u8) {
         self.0.fix_band(percent);
     }

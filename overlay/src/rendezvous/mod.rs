@@ -153,11 +153,6 @@ impl Rendezvous {
         }
     }
 
-    /// See [`Load::fix_band`].
-    pub(crate) const fn fix_band(&mut self, percent: u8) {
-        self.reports.fix_band(percent);
-    }
-
     /// An ingress wishes the list, by message.
     pub(crate) fn resolve(
         &mut self,
