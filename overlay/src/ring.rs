@@ -287,16 +287,28 @@ impl Ring {
         if self.built().is_some_and(|built| Arc::ptr_eq(&built, points)) {
             return;
         }
-        let stays = |entry: &&Entry| !self.changes.contains_key(&entry.0);
-        let before = self.base.members.iter().filter(stays);
-        let same = before.eq(points.members.iter().filter(stays))
-            && self.changes.iter().all(|(&proxy, &cluster)| points.cluster_of(proxy) == cluster);
-        if same {
+        // What lies between the changes has to be equal.
+        let (mut here, mut there) = (&self.base.members[..], &points.members[..]);
+        let mut same = true;
+        for (&proxy, &cluster) in &self.changes {
+            let (before, now) = (split(&mut here, proxy), split(&mut there, proxy));
+            same &= before.0 == now.0 && now.1 == cluster;
+        }
+        if same && here == there {
             self.base = points.clone();
             self.changes.clear();
             self.built = OnceCell::new();
         }
     }
+}
+
+/// Cuts sorted members at a proxy: those before it, and the cluster that it is in, if it is there.
+/// Those behind it are left.
+fn split<'a>(members: &mut &'a [Entry], proxy: ProxyId) -> (&'a [Entry], Option<ClusterId>) {
+    let (before, behind) = members.split_at(members.partition_point(|entry| entry.0 < proxy));
+    let found = behind.first().filter(|entry| entry.0 == proxy).map(|entry| entry.1);
+    *members = &behind[usize::from(found.is_some())..];
+    (before, found)
 }
 
 fn mark((proxy, cluster): Entry) -> u64 {
