@@ -62,6 +62,9 @@ pub(crate) const ANNOUNCE: Duration = ms(50);
 pub(crate) const PUSH_BATCH: Duration = ms(500);
 /// How long an announced record may take to be pushed before it is asked for.
 pub(crate) const GRAFT: Duration = ms(200);
+/// The same for news that is pushed in batches: some steps of the tree may lie between, each as long
+/// as [`PUSH_BATCH`]. Were it asked for at once, most ways would become eager.
+pub(crate) const GRAFT_BATCH: Duration = ms(2_000);
 /// When it is asked for again.
 pub(crate) const GRAFT_AGAIN: Duration = ms(300);
 /// How long a death that a comparison brought up is doubted: the accused has to be told, and its

@@ -50,6 +50,8 @@ pub(super) struct Learned {
     pub(super) news: Vec<Subject>,
     /// Records that were known already, but for those of mates: several observers speak of these.
     pub(super) known: usize,
+    /// Records that were announced before, and are pushed for the first time.
+    awaited: usize,
 }
 
 /// A record that is believed.
@@ -88,6 +90,8 @@ impl Membership {
             self.neighbours.set_eager(from, true);
             let (table, neighbours) = (&self.table, &self.neighbours);
             self.spread.push(&learned.news, from, table, neighbours, now, out);
+        } else if learned.awaited > 0 {
+            self.neighbours.set_eager(from, true);
         } else if learned.known > 0 && learned.known == update.members.len() + update.clusters.len()
         {
             Spread::duplicate(from, &mut self.neighbours, out);
@@ -109,6 +113,7 @@ impl Membership {
         if !said.is_empty() {
             let mut learned = Learned::default();
             self.learn_members(from, &said, Came::Pushed, now, &mut learned, events, out);
+            self.spread.announced(&learned.news, &self.table);
             let (table, neighbours) = (&self.table, &self.neighbours);
             self.spread.push(&learned.news, from, table, neighbours, now, out);
         }
@@ -229,8 +234,12 @@ impl Membership {
         let old = (member.incarnation, member.state);
         let change = change(old, (record.incarnation, record.state));
         if change == Change::Stale {
-            let mate = of == self.cluster;
-            learned.known += usize::from(!mate && old == (record.incarnation, record.state));
+            let same = old == (record.incarnation, record.state);
+            if same && came == Came::Pushed && self.spread.awaited(id, old) {
+                learned.awaited += 1;
+            } else {
+                learned.known += usize::from(same && of != self.cluster);
+            }
             return None;
         }
         let moved = cluster.id != of && !cluster.down && alive(old.1);

@@ -18,7 +18,7 @@ use std::{
 use pias_protocol::{
     ids::{ClusterId, ProxyId},
     limits::{MAX_CLUSTERS_PER_MESSAGE, MAX_KEYS_PER_MESSAGE},
-    overlay::{ClusterKey, Have, MemberKey, Prune, Want},
+    overlay::{ClusterKey, Have, MemberKey, MemberState, Prune, Want},
     time::Time,
 };
 
@@ -26,7 +26,7 @@ use super::{merge::alive, neighbours::Neighbours, records, table::Table, tell};
 use crate::{
     limits::{MAX_FRESH, MAX_MISSING, MIN_EAGER, WANT_ATTEMPTS},
     outbox::Outbox,
-    timing::{ANNOUNCE, GRAFT, GRAFT_AGAIN, PUSH_BATCH},
+    timing::{ANNOUNCE, GRAFT, GRAFT_AGAIN, GRAFT_BATCH, PUSH_BATCH},
 };
 
 /// No proxy's id: its name would have to hash to zero.
@@ -63,6 +63,9 @@ pub(super) struct Spread {
     /// and this proxy.
     batch: BTreeMap<Subject, ProxyId>,
     missing: BTreeMap<Subject, Missing>,
+    /// What was believed as it was announced: the first push of it is no duplicate, so that the tree
+    /// stays what it is.
+    believed: BTreeMap<ProxyId, (u64, MemberState)>,
     announce_at: Option<Time>,
     batch_at: Option<Time>,
     graft_at: Option<Time>,
@@ -117,6 +120,26 @@ impl Spread {
         self.batch_at.get_or_insert(now + PUSH_BATCH);
     }
 
+    /// News was believed as it was announced.
+    pub(super) fn announced(&mut self, news: &[Subject], table: &Table) {
+        for &subject in news {
+            if self.believed.len() >= MAX_MISSING {
+                // Most of it will not be pushed any more.
+                self.believed.clear();
+            }
+            if let Subject::Member(id) = subject
+                && let Some((_, member)) = table.get(id)
+            {
+                self.believed.insert(id, (member.incarnation, member.state));
+            }
+        }
+    }
+
+    /// Whether what is pushed now was announced before, and is pushed for the first time.
+    pub(super) fn awaited(&mut self, id: ProxyId, pushed: (u64, MemberState)) -> bool {
+        self.believed.remove(&id) == Some(pushed)
+    }
+
     /// What was pushed by a neighbour was known: one way is enough.
     pub(super) fn duplicate(from: ProxyId, neighbours: &mut Neighbours, out: &mut Outbox) {
         if neighbours.eager() > MIN_EAGER {
@@ -157,7 +180,7 @@ impl Spread {
                 out.counters.table_full += 1;
                 continue;
             }
-            let due = now + GRAFT;
+            let due = now + if urgent(table, key) { GRAFT } else { GRAFT_BATCH };
             let fresh = Missing { key, due, from, attempts: 0 };
             let missing = self.missing.entry(subject).or_insert(fresh.clone());
             if missing.key != key {
@@ -235,6 +258,13 @@ impl Spread {
     }
 }
 
+/// Whether an announced record is pushed at once: not what a cluster publishes.
+fn urgent(table: &Table, key: Key) -> bool {
+    let Key::Cluster(key) = key else { return true };
+    let cluster = table.cluster(key.cluster);
+    cluster.is_none_or(|own| (key.version, key.down) > (own.version, own.down))
+}
+
 /// Whether an announced record is news here. The dead that nobody here knew are not.
 fn lacks(table: &Table, key: Key) -> bool {
     match key {
@@ -272,7 +302,7 @@ fn haves(table: &Table, news: impl Iterator<Item = Subject>) -> Vec<Have> {
 
 #[cfg(test)]
 mod tests {
-    use pias_protocol::overlay::{MemberState, OverlayMessage};
+    use pias_protocol::overlay::OverlayMessage;
 
     use super::{
         super::table::tests::{filled, record},
@@ -314,6 +344,34 @@ mod tests {
         assert!(spread.next().is_some_and(|at| at <= now));
         spread.tick(&table, &mut neighbours, now, &mut out);
         assert_eq!(wanted(&mut out), [ProxyId::of("b1")]);
+    }
+
+    #[test]
+    fn what_clusters_publish_in_batches_is_asked_for_later_than_what_is_urgent() {
+        let own = ProxyId::of("a1");
+        let table = filled(&[record("b1", "b", 1, MemberState::Up)]);
+        let asked = |version, stamp| {
+            let (mut spread, mut out) = (Spread::default(), Outbox::new(own));
+            let key = ClusterKey { cluster: ClusterId::of("b"), version, down: version > 0, stamp };
+            let have = Have { clusters: vec![key], ..Have::default() };
+            spread.have(FROM, &have, &table, Time::ZERO, &mut out);
+            spread.next()
+        };
+        assert_eq!(asked(1, 0), Some(Time::ZERO + GRAFT));
+        assert_eq!(asked(0, 1), Some(Time::ZERO + GRAFT_BATCH));
+        assert_eq!(asked(0, 0), None);
+    }
+
+    #[test]
+    fn the_first_push_of_what_was_believed_as_announced_is_no_duplicate() {
+        let table = filled(&[record("b1", "b", 2, MemberState::Up)]);
+        let (b1, up) = (ProxyId::of("b1"), (2, MemberState::Up));
+        let mut spread = Spread::default();
+        spread.announced(&[Subject::Member(b1)], &table);
+        assert!(spread.awaited(b1, up));
+        assert!(!spread.awaited(b1, up));
+        spread.announced(&[Subject::Member(b1)], &table);
+        assert!(!spread.awaited(b1, (1, MemberState::Down)), "that is not what was announced");
     }
 
     #[test]
