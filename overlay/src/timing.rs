@@ -184,6 +184,9 @@ pub(crate) const PROBE_LOST: Duration = ms(1_500);
 pub(crate) const GRANTED_WAIT: Duration = ms(500);
 /// How long the flows of a target that left may go on.
 pub(crate) const LEAVING: Duration = ms(300_000);
+/// How long they may since its agent was last heard, where that is silent: an agent that another proxy has
+/// reset joins there within half a second and two long round trips, and mates hear of it.
+pub(crate) const REJOINING: Duration = ms(2_000);
 /// How long those of a target may that is elsewhere now: nothing is wrong with it, and its
 /// connections last as long as those of a dead mate.
 pub(crate) const MOVED: Duration = HEIRLOOM_LIFETIME;

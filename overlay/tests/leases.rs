@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use pias_overlay::{AgentId, Effect, Node};
 use pias_protocol::{
-    agent::{Join, KeepAlive, Leave},
+    agent::{Join, KeepAlive, Leave, Pong},
     forwarding::{ForwardingEvent, ForwardingUpdate, SecondChanceCause, TargetState},
     group::GroupKey,
     hash::FlowHash,
@@ -364,6 +364,26 @@ fn a_target_that_a_mate_took_keeps_its_flows_for_long() {
     node.agent_closed(AGENT, ms(3_100));
     let all = run(&mut node, ms(3_100), ms(900_000), true);
     assert_eq!(fate(&all), (false, Some(TargetState::Draining)));
+}
+
+#[test]
+fn the_flows_of_a_target_whose_agent_falls_silent_wait_for_it_to_join_at_a_mate() {
+    for joins_there in [false, true] {
+        let mut node = with_mate();
+        joins(&mut node, 1, ms(2_000));
+        node.agent_message(AGENT, Pong { sequence: 1 }.into(), ms(2_003));
+        let _ = run(&mut node, ms(2_003), ms(2_100), true);
+        // Routing has led its packets to the mate, which has reset it: its old port is closed.
+        node.handle_event(ForwardingEvent::AgentUnreachable(link(900).remote), ms(2_100));
+        let all = run(&mut node, ms(2_100), ms(3_500), true);
+        assert_eq!(fate(&all), (false, Some(TargetState::Draining)), "no new flows from now on");
+        if joins_there {
+            let leases = vec![(group(1), target(1))];
+            hear(&mut node, LeaseTaken { leases }, ms(3_500));
+        }
+        let all = run(&mut node, ms(3_500), ms(900_000), true);
+        assert_eq!(fate(&all).0, !joins_there, "gone; joins there: {joins_there}");
+    }
 }
 
 fn taken(effects: &[(Time, Effect)]) -> Vec<Time> {

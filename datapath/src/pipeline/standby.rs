@@ -217,12 +217,14 @@ impl Pipeline {
     }
 
     /// A flow that is gone on with here lives elsewhere, too: at its own proxy, which is back, or at
-    /// another that thought it was the heir. One of both keeps it.
+    /// another that thought it was the heir. One of both keeps it. Or its client has used the port
+    /// again since, for a flow of the mate's.
     fn yield_flow(&mut self, live: Handle, of: ProxyId, record: &FlowRecord) {
         let Some(flow) = self.nat.get(live) else { return };
         let (nat, own) = (flow.nat, self.config.nat.contains(&flow.nat.ip()));
         let its_own = self.standby_nat.contains(&(of, nat.ip()));
-        if !own && nat == record.nat && (its_own || of > self.config.self_id) {
+        let twice = !own && nat == record.nat && (its_own || of > self.config.self_id);
+        if twice || nat != record.nat && flow.is_over() {
             self.nat.forget(live);
         }
     }

@@ -13,15 +13,18 @@
 
 use std::time::Duration;
 
-use pias_lab::{Lab, Signal, wait_until};
+use pias_lab::{Lab, Signal, clock, wait_until};
 
-use crate::stage::{Stage, all_up, leave, mate, routing_settled};
-use crate::watch::{Watch, serve, watch_while};
+use crate::stage::{Stage, all_up, anycast, leave, mate, routing_settled, service};
+use crate::watch::{ECHO_PORT, Watch, serve, watch_while};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Of each of the two clients.
 const CONNECTIONS: usize = 50;
+
+/// Of the one client while proxies die in turn.
+const CROWD: usize = 500;
 
 /// What happens to a join proxy.
 struct Fault {
@@ -177,4 +180,33 @@ fn connections_survive_a_join_proxy_whose_link_loses_30_percent() {
         mend_it: |_, _| {},
     };
     fault.happen();
+}
+
+#[test]
+fn connections_survive_the_death_of_each_proxy_of_a_pop_in_turn() {
+    let Some(lab) = Stage::shared() else { return };
+    let joins = serve(&lab, "fra-t1", 146);
+    let [address, _] = anycast(146);
+    let echo = service(&address, ECHO_PORT);
+    for round in 1..=4 {
+        // Opened while routing leads the agent's packets to the proxy that is back.
+        let crowd = lab.host("c-fra").hold(&echo, CROWD, &["--every", "100ms"]);
+        let crowd = crowd.expect("connections");
+        crowd.watch_until(clock() + 4 * SECOND).expect("the connections go on");
+        let jap = joins[1].joins().pop().expect("a join").proxy;
+        let event = clock();
+        lab.host(&jap).kill("piasd", Signal::SIGKILL).expect("piasd runs");
+        crowd.watch_until(event + 4 * SECOND).expect("the connections go on");
+        let held = crowd.stop().expect("the connections end");
+        println!(
+            "JAP, kill -9 of {jap}, round {round}: {} of {CROWD} connections lost {:?}",
+            CROWD - held.open(),
+            held.lost(),
+        );
+        assert_eq!(held.open(), CROWD, "{:?}", held.lost());
+        restart(&lab, &jap);
+        lab.wait_proxies().expect("every proxy is announced");
+    }
+    all_up(&lab, 30 * SECOND);
+    leave(joins);
 }

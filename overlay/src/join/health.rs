@@ -194,7 +194,7 @@ impl Join {
         };
         if dead {
             out.close(id, CloseReason::Unresponsive);
-            self.drop_agent(id, "its agent does not answer", world, now, out);
+            self.lose_agent(id, "its agent does not answer", world, now, out);
         } else {
             self.ping(id, 1, now, out);
         }

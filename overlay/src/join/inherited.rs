@@ -215,7 +215,8 @@ impl Join {
         self.forward(id, out);
     }
 
-    /// A mate says that a target joined there. An inherited one leaves in a moment: did it at once, RAPs
+    /// A mate says that a target joined there. The flows of one that has left here have all the time they
+    /// like, then. An inherited one leaves in a moment: did it at once, RAPs
     /// could hear of that before they hear of the mate's, and refuse. One whose agent is connected
     /// here leaves if that connection is dead, which is tried.
     pub(crate) fn taken(
@@ -226,9 +227,10 @@ impl Join {
         out: &mut Outbox,
     ) {
         let Some(&id) = self.by_address.get(&(group, address)) else { return };
-        let Some(target) = self.targets.get_mut(&id).filter(|target| !target.leaving) else {
-            return;
-        };
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        if target.leaving {
+            return self.timers.set(Due::Gone(id), now + MOVED);
+        }
         target.taken = true;
         let Some(agent) = target.agent else {
             self.timers.set_by(Due::Gone(id), now + TAKEN_OVER);

@@ -8,7 +8,7 @@ use crate::{
     effect::AgentId,
     notice::Notice,
     outbox::Outbox,
-    timing::{LEAVING, MOVED},
+    timing::{LEAVING, MOVED, REJOINING},
     world::World,
 };
 
@@ -103,11 +103,27 @@ impl Join {
         self.count(target.group, world, now, out);
     }
 
-    /// Ends an agent's memberships, but for those that it left in good order.
+    /// Ends the memberships of an agent that is silent. It may have been reset, where routing has led
+    /// its packets to another proxy: flows go on for the time that it takes to join there.
+    pub(super) fn lose_agent(
+        &mut self,
+        id: AgentId,
+        why: &'static str,
+        world: &World,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let Some(agent) = self.agents.get(&id) else { return };
+        self.drop_agent(id, why, agent.heard + REJOINING, world, now, out);
+    }
+
+    /// Ends an agent's memberships, but for those that it left in good order. Flows may go on until
+    /// `until`.
     pub(super) fn drop_agent(
         &mut self,
         id: AgentId,
         why: &'static str,
+        until: Time,
         world: &World,
         now: Time,
         out: &mut Outbox,
@@ -127,6 +143,9 @@ impl Join {
             } else if suspect {
                 let why = "its agent went elsewhere while this proxy was away";
                 self.move_away(target, why, world, now, out);
+            } else if until > now {
+                self.leave(target, why, world, now, out);
+                self.timers.set(Due::Gone(target), until);
             } else {
                 self.remove(target, why, world, now, out);
             }

@@ -249,7 +249,7 @@ impl Join {
 
     /// An agent's connection is lost.
     pub(crate) fn closed(&mut self, id: AgentId, world: &World, now: Time, out: &mut Outbox) {
-        self.drop_agent(id, "its agent's connection is closed", world, now, out);
+        self.drop_agent(id, "its agent's connection is closed", now, world, now, out);
     }
 
     /// Tells the datapath what a target is now, and the RAPs what its group counts.
@@ -338,7 +338,7 @@ impl Join {
             return;
         }
         out.close(id, CloseReason::LeaseExpired);
-        self.drop_agent(id, "its agent sent no keep-alive", world, now, out);
+        self.lose_agent(id, "its agent sent no keep-alive", world, now, out);
     }
 
     /// All targets, or those of one group, for people.

@@ -99,6 +99,12 @@ impl NatFlow {
         self.is_settled() && self.is_old(until)
     }
 
+    /// Whether nothing speaks for its being more than a memory: both sides have ended it, or it was
+    /// taken over from another proxy and nobody has said anything since.
+    pub(crate) fn is_over(&self) -> bool {
+        self.phase == Phase::Closing || self.adopted && self.last == self.created
+    }
+
     /// As another proxy is told of it.
     #[must_use]
     pub const fn record(&self, ingress: Option<ProxyId>) -> FlowRecord {

@@ -340,6 +340,30 @@ fn a_promoted_flow_shares_its_port_with_one_of_the_heirs_own() {
 }
 
 #[test]
+fn a_memory_of_a_port_gives_way_to_the_flow_that_has_it_now() {
+    let reset = testing::tcp(CLIENT, WEB, tcp::RST, &[]);
+    for last in [None, Some(reset)] {
+        // A client's flow of this proxy's former life is handed back to it; then the client begins
+        // another at the mate, from the same port.
+        let (mut a, mut b, _) = pair(CLIENT, WEB, TARGET);
+        let mut before = b.pipeline.standby.iter().next().unwrap().record;
+        before.nat = (addr("192.0.2.201"), 1_024).into();
+        b.apply(ForwardingUpdate::Adopt(vec![before]));
+        if let Some(mut last) = last {
+            b.wait(TICK);
+            b.tunnel(THIRD_TUNNEL, None, &mut last);
+        }
+        a.apply(ForwardingUpdate::Replicate { wanted: true, young: false });
+        a.wait(TICK);
+        let now = a.pipeline.nat.iter().next().unwrap().nat;
+        pass(&mut a, A, &mut b);
+        die(A, &mut b, B);
+        let seen = b.delivered(&mut testing::tcp(CLIENT, WEB, tcp::ACK, b"more"));
+        assert_eq!(seen, now);
+    }
+}
+
+#[test]
 fn no_port_of_a_mates_address_is_taken_for_a_new_flow() {
     let (_, mut b, _) = pair(CLIENT, WEB, TARGET);
     die(A, &mut b, B);
