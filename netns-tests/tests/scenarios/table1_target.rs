@@ -8,7 +8,7 @@ use std::time::Duration;
 use pias_lab::{Lab, Signal};
 
 use crate::stage::{Stage, anycast, join, leave};
-use crate::watch::{ECHO_PORT, Seen, Watch, kill_echo, serve, watch_while};
+use crate::watch::{ECHO_PORT, Seen, Watch, kill_echo, serve, start_echo, watch_while};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -67,6 +67,7 @@ fn a_server_that_hangs_loses_its_new_flows_to_the_other_target_and_keeps_its_con
     let checked = lab.host("fra-t1").join(&format!("{address}:53/udp"), &pace).expect("a join");
     checked.wait_resolvable().expect("the RAPs are told");
     let other = serve(&lab, "fra-t2", 172);
+    start_echo(&lab, "fra-t1");
     let echo = join(&lab, "fra-t1", &address, &format!("{ECHO_PORT}/tcp"));
     let watch = Watch::start(&lab, "c-fra", 172, CONNECTIONS);
     let seen = watch_while([watch], 7 * SECOND, || {

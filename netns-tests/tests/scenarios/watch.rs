@@ -16,14 +16,19 @@ const ECHO: &str = "echo-all";
 /// Makes `host` a target of the group number: for DNS, and for an echo server
 /// over TCP.
 pub(crate) fn serve<'lab>(lab: &'lab Lab, host: &str, number: u8) -> [Join<'lab>; 2] {
+    start_echo(lab, host);
+    let [address, _] = anycast(number);
+    let echo = format!("{ECHO_PORT}/tcp");
+    ["53", &echo].map(|suffix| join(lab, host, &address, suffix))
+}
+
+/// Starts the echo server of a target, if it does not run.
+pub(crate) fn start_echo(lab: &Lab, host: &str) {
     let target = lab.host(host);
     if !target.runs(ECHO) {
         let port = ECHO_PORT.to_string();
         target.spawn(ECHO, &["pias-lab", "tool", "echo", &port]).expect("an echo server");
     }
-    let [address, _] = anycast(number);
-    let echo = format!("{ECHO_PORT}/tcp");
-    ["53", &echo].map(|suffix| join(lab, host, &address, suffix))
 }
 
 /// The echo server of a target dies.
