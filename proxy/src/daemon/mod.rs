@@ -258,11 +258,17 @@ impl Running {
             tracing::info!("announced: the routes are installed");
             notify::ready();
         } else {
-            self.routes.withdraw().await?;
+            self.withdraw().await?;
             tracing::info!("withdrawn: the routes of the anycast prefixes are removed");
             notify::waiting("not announced");
         }
         Ok(())
+    }
+
+    /// Withdraws the routes as soon as the mate has been told of all flows.
+    async fn withdraw(&self) -> Result<(), RouteError> {
+        tokio::time::sleep(limits::TELL_TIME).await;
+        self.routes.withdraw().await
     }
 
     async fn shut_down(
@@ -340,8 +346,7 @@ impl Running {
         if self.brain.ask(Node::drain).await.is_err() {
             return;
         }
-        tokio::time::sleep(limits::TELL_TIME.min(config.drain_wait)).await;
-        if let Err(error) = self.routes.withdraw().await {
+        if let Err(error) = self.withdraw().await {
             tracing::warn!(%error, "draining though a route stands");
         }
         let wait = tokio::time::sleep(config.drain_wait);
