@@ -92,8 +92,8 @@ pub(crate) const STANDS_IN: Duration = ms(600_000);
 /// they look at 2^19 of them in 1.6 s.
 pub(crate) const HAND_BACK_WAIT: Duration = ms(2_500);
 /// How soon a mate that asked for its flows may ask again, unless it has started anew: looking for them
-/// takes long.
-pub(crate) const HAND_BACK_AGAIN: Duration = ms(1_000);
+/// takes long, and would begin anew.
+pub(crate) const HAND_BACK_AGAIN: Duration = HAND_BACK_WAIT;
 /// How long the flows of a dead mate are gone on with: connections that are still used last longer
 /// than the dead are remembered otherwise.
 pub(crate) const HEIRLOOM_LIFETIME: Duration = ms(24 * 3_600_000);
@@ -184,8 +184,8 @@ pub(crate) const PROBE_LOST: Duration = ms(1_500);
 pub(crate) const GRANTED_WAIT: Duration = ms(500);
 /// How long the flows of a target that left may go on.
 pub(crate) const LEAVING: Duration = ms(300_000);
-/// How long they may since its agent was last heard, where that is silent: an agent that another proxy has
-/// reset joins there within half a second and two long round trips, and mates hear of it.
+/// How long they may where its agent does not answer: one that another proxy has reset joins there within
+/// half a second and two long round trips, and mates hear of it.
 pub(crate) const REJOINING: Duration = ms(2_000);
 /// How long those of a target may that is elsewhere now: nothing is wrong with it, and its
 /// connections last as long as those of a dead mate.

@@ -372,16 +372,16 @@ fn the_flows_of_a_target_whose_agent_falls_silent_wait_for_it_to_join_at_a_mate(
         let mut node = with_mate();
         joins(&mut node, 1, ms(2_000));
         node.agent_message(AGENT, Pong { sequence: 1 }.into(), ms(2_003));
-        let _ = run(&mut node, ms(2_003), ms(2_100), true);
-        // Routing has led its packets to the mate, which has reset it: its old port is closed.
-        node.handle_event(ForwardingEvent::AgentUnreachable(link(900).remote), ms(2_100));
-        let all = run(&mut node, ms(2_100), ms(3_500), true);
+        let _ = run(&mut node, ms(2_003), ms(4_400), true);
+        // It was heard long ago, as of a proxy with many agents. Routing has led its packets to the mate, which has reset it: its old port is closed.
+        node.handle_event(ForwardingEvent::AgentUnreachable(link(900).remote), ms(4_400));
+        let all = run(&mut node, ms(4_400), ms(5_500), true);
         assert_eq!(fate(&all), (false, Some(TargetState::Draining)), "no new flows from now on");
         if joins_there {
             let leases = vec![(group(1), target(1))];
-            hear(&mut node, LeaseTaken { leases }, ms(3_500));
+            hear(&mut node, LeaseTaken { leases }, ms(5_500));
         }
-        let all = run(&mut node, ms(3_500), ms(900_000), true);
+        let all = run(&mut node, ms(5_500), ms(900_000), true);
         assert_eq!(fate(&all).0, !joins_there, "gone; joins there: {joins_there}");
     }
 }

@@ -95,8 +95,8 @@ pub const ADMIN_TIME: Duration = Duration::from_secs(5);
 /// Longest answer of the daemon that `piasctl` reads, in octets.
 pub const ADMIN_ANSWER: usize = 64 * 1024 * 1024;
 
-/// How long a draining daemon keeps its routes, so that its mate hears of its flows before their packets
-/// enter there: four ticks of the datapath.
+/// How long a draining daemon keeps its routes, so that its mate hears of young connections before their
+/// packets enter there: four ticks of the datapath, in which it tells of 16,384.
 pub const TELL_TIME: Duration = Duration::from_millis(200);
 
 /// How long a drained daemon that has said goodbye still gives answers back: those of questions that it

@@ -188,7 +188,7 @@ fn under_loss_a_paused_proxy_is_back_everywhere_within_a_second() {
         let name = format!("c{}x{}", 1 + n % 40, 1 + n % 4);
         sim.pause(&name, pause);
         sim.run_for(pause);
-        assert!(!agree(&sim, 160), "{name} is held for dead");
+        assert!(!agree(&sim, 160), "nobody noticed the pause of {name}");
         let back = sim.until_every(Duration::from_millis(20), secs(1), |sim| agree(sim, 160));
         assert!(back.is_some(), "{name} is not back everywhere after a second");
     }

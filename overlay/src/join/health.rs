@@ -25,7 +25,7 @@ use crate::{
     effect::{AgentId, CloseReason},
     notice::Notice,
     outbox::Outbox,
-    timing::{PING_INTERVAL, PROBE_LOST},
+    timing::{PING_INTERVAL, PROBE_LOST, REJOINING},
     world::World,
 };
 
@@ -194,7 +194,8 @@ impl Join {
         };
         if dead {
             out.close(id, CloseReason::Unresponsive);
-            self.lose_agent(id, "its agent does not answer", world, now, out);
+            // It may have been reset, where routing has led its packets to another proxy.
+            self.drop_agent(id, "its agent does not answer", now + REJOINING, world, now, out);
         } else {
             self.ping(id, 1, now, out);
         }

@@ -216,9 +216,9 @@ impl Join {
     }
 
     /// A mate says that a target joined there. The flows of one that has left here have all the time they
-    /// like, then. An inherited one leaves in a moment: did it at once, RAPs
-    /// could hear of that before they hear of the mate's, and refuse. One whose agent is connected
-    /// here leaves if that connection is dead, which is tried.
+    /// like, then. An inherited one leaves in a moment: did it at once, RAPs could hear of that before they
+    /// hear of the mate's, and refuse. One whose agent is connected here leaves if that connection is dead,
+    /// which is tried.
     pub(crate) fn taken(
         &mut self,
         group: GroupKey,

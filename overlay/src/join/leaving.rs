@@ -8,7 +8,7 @@ use crate::{
     effect::AgentId,
     notice::Notice,
     outbox::Outbox,
-    timing::{LEAVING, MOVED, REJOINING},
+    timing::{LEAVING, MOVED},
     world::World,
 };
 
@@ -23,7 +23,7 @@ impl Join {
         out: &mut Outbox,
     ) {
         let Some(target) = self.targets.get_mut(&id) else { return };
-        target.leaving = true;
+        (target.leaving, target.probing) = (true, None);
         let (agent, link) = (target.agent, target.link);
         self.let_go(id, agent, link);
         let Some(target) = self.targets.get(&id) else { return };
@@ -101,20 +101,6 @@ impl Join {
             out.notice(Notice::TargetGone { target: id, group, address, why });
         }
         self.count(target.group, world, now, out);
-    }
-
-    /// Ends the memberships of an agent that is silent. It may have been reset, where routing has led
-    /// its packets to another proxy: flows go on for the time that it takes to join there.
-    pub(super) fn lose_agent(
-        &mut self,
-        id: AgentId,
-        why: &'static str,
-        world: &World,
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        let Some(agent) = self.agents.get(&id) else { return };
-        self.drop_agent(id, why, agent.heard + REJOINING, world, now, out);
     }
 
     /// Ends an agent's memberships, but for those that it left in good order. Flows may go on until

@@ -338,7 +338,7 @@ impl Join {
             return;
         }
         out.close(id, CloseReason::LeaseExpired);
-        self.lose_agent(id, "its agent sent no keep-alive", world, now, out);
+        self.drop_agent(id, "its agent sent no keep-alive", now, world, now, out);
     }
 
     /// All targets, or those of one group, for people.

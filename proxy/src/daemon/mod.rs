@@ -265,7 +265,7 @@ impl Running {
         Ok(())
     }
 
-    /// Withdraws the routes as soon as the mate has been told of all flows.
+    /// Withdraws the routes as soon as the mate has been told of young connections, too.
     async fn withdraw(&self) -> Result<(), RouteError> {
         tokio::time::sleep(limits::TELL_TIME).await;
         self.routes.withdraw().await
@@ -277,7 +277,7 @@ impl Running {
         signals: &mut Signals,
         stopped: Stopped,
     ) -> Result<(), DaemonError> {
-        let drained = matches!(stopped, Stopped::Drain);
+        let mut drained = false;
         let outcome = match stopped {
             Stopped::HandedOver { taken, frozen } => {
                 self.end_in_favour_of(taken, frozen).await;
@@ -285,7 +285,7 @@ impl Running {
             }
             Stopped::Drain => {
                 notify::stopping();
-                self.drain(config, signals).await;
+                drained = self.drain(config, signals).await;
                 Ok(())
             }
             Stopped::AtOnce => {
@@ -303,6 +303,9 @@ impl Running {
         }
         // A brain that is gone has nobody to say goodbye to.
         let _ = self.brain.ask(Node::leave).await;
+        if !drained {
+            self.withdraw_nat().await;
+        }
         let close = async {
             tokio::join!(self.join.close(), self.overlay.close());
         };
@@ -315,9 +318,8 @@ impl Running {
             // Agents that have moved do not answer here, and need not.
             tracing::debug!("some connections were not closed in time");
         }
-        // Routing daemons hear of removed routes at once, of those that go with the device later.
-        if let Err(error) = self.routes.withdraw_nat().await {
-            tracing::warn!(%error, "a route may be left until the device is gone");
+        if drained {
+            self.withdraw_nat().await;
         }
         self.engine.stop();
         // The paths were made by this process, which alone knows that they are of no use any more.
@@ -325,6 +327,13 @@ impl Running {
         let _ = std::fs::remove_file(hand_over::socket_path(&config.admin_socket));
         tracing::info!("stopped");
         outcome
+    }
+
+    /// Routing daemons hear of removed routes at once, of those that go with the device later.
+    async fn withdraw_nat(&mut self) {
+        if let Err(error) = self.routes.withdraw_nat().await {
+            tracing::warn!(%error, "a route may be left until the device is gone");
+        }
     }
 
     /// Ends, though the proxy goes on: nothing is withdrawn, and nobody is told goodbye.
@@ -339,12 +348,12 @@ impl Running {
         self.admin.finish().await;
     }
 
-    /// Sends agents elsewhere, tells the mate of all flows, and withdraws the routes; then gives flows
-    /// time to move.
-    async fn drain(&mut self, config: &Config, signals: &mut Signals) {
+    /// Sends agents elsewhere, tells the mate of young connections, too, and withdraws the routes; then gives flows
+    /// time to move. Whether they had it, and packets are still forwarded.
+    async fn drain(&mut self, config: &Config, signals: &mut Signals) -> bool {
         tracing::info!(wait = ?config.drain_wait, "draining; another SIGTERM stops at once");
         if self.brain.ask(Node::drain).await.is_err() {
-            return;
+            return false;
         }
         if let Err(error) = self.withdraw().await {
             tracing::warn!(%error, "draining though a route stands");
@@ -353,10 +362,10 @@ impl Running {
         tokio::pin!(wait);
         loop {
             tokio::select! {
-                () = &mut wait => return,
-                _ = &mut self.ended => return,
-                _ = signals.terminate.recv() => return,
-                _ = signals.interrupt.recv() => return,
+                () = &mut wait => return true,
+                _ = &mut self.ended => return false,
+                _ = signals.terminate.recv() => return false,
+                _ = signals.interrupt.recv() => return false,
                 Ok(()) = self.standby.changed() => self.stand_by().await,
             }
         }

@@ -46,6 +46,8 @@ pub struct NatFlow {
     /// Whether another proxy, or a former life of this one, began it. Its target need not be
     /// registered here.
     pub adopted: bool,
+    /// Whether it was taken over, and neither side has said anything since.
+    pub(super) untouched: bool,
     /// What the mate that would go on with it has heard of it.
     pub(in crate::flow) told: Told,
     pub(super) client: Side,
@@ -99,10 +101,10 @@ impl NatFlow {
         self.is_settled() && self.is_old(until)
     }
 
-    /// Whether nothing speaks for its being more than a memory: both sides have ended it, or it was
-    /// taken over from another proxy and nobody has said anything since.
+    /// Whether nothing speaks for its being more than a memory: it is closing, or it was taken over
+    /// and neither side has said anything since.
     pub(crate) fn is_over(&self) -> bool {
-        self.phase == Phase::Closing || self.adopted && self.last == self.created
+        self.phase == Phase::Closing || self.untouched
     }
 
     /// As another proxy is told of it.
@@ -145,6 +147,7 @@ impl NatFlow {
 
     /// RFC 7857 section 7.1: a reset that only answers the other side keeps nothing alive.
     fn refresh(&mut self, flags: u8, now: Time) {
+        self.untouched = false;
         if self.phase != Phase::Closing || flags & tcp::RST == 0 {
             self.last = now;
         }

@@ -364,6 +364,18 @@ fn a_memory_of_a_port_gives_way_to_the_flow_that_has_it_now() {
 }
 
 #[test]
+fn a_promoted_flow_that_is_in_use_does_not_give_way() {
+    let (_, mut b, nat) = pair(CLIENT, WEB, TARGET);
+    die(A, &mut b, B);
+    let mut record = b.pipeline.nat.iter().next().unwrap().record(None);
+    let more = || testing::tcp(CLIENT, WEB, tcp::ACK, b"more");
+    assert_eq!(b.delivered(&mut more()), nat);
+    record.nat = (addr("192.0.2.202"), 1_024).into();
+    b.apply(ForwardingUpdate::Standby { of: OTHER, records: vec![record] });
+    assert_eq!(b.delivered(&mut more()), nat);
+}
+
+#[test]
 fn no_port_of_a_mates_address_is_taken_for_a_new_flow() {
     let (_, mut b, _) = pair(CLIENT, WEB, TARGET);
     die(A, &mut b, B);
