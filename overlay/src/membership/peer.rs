@@ -54,6 +54,14 @@ impl Peer {
             _ => sample,
         });
     }
+
+    /// It says where it is. One that has just started does not know, and would draw others away from
+    /// where they are.
+    pub(crate) fn locate(&mut self, coordinate: Coordinate) {
+        if coordinate.is_known() {
+            self.coordinate = Some(coordinate);
+        }
+    }
 }
 
 impl Mate {
@@ -108,6 +116,17 @@ mod tests {
         let seconds = [6, 12, 24, 30, 30].map(Duration::from_secs);
         assert_eq!(in_a_row, seconds);
         assert_eq!(patience(STEADY), seconds[0]);
+    }
+
+    #[test]
+    fn a_proxy_that_has_just_started_is_where_its_former_life_was() {
+        let mut peer = Peer::new();
+        peer.locate(Coordinate::default());
+        assert_eq!(peer.coordinate, None);
+        let there = Coordinate { position: [400, 0, 0, 0], height: 3 };
+        peer.locate(there);
+        peer.locate(Coordinate::default());
+        assert_eq!(peer.coordinate, Some(there));
     }
 
     #[test]

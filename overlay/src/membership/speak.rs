@@ -106,7 +106,7 @@ impl Membership {
             && let Some(peer) = self.peers.get_mut(&from)
         {
             peer.measure(rtt);
-            peer.coordinate = Some(ack.coordinate);
+            peer.locate(ack.coordinate);
             if let Some(mate) = &mut peer.mate {
                 mate.answered = true;
             }

@@ -9,6 +9,15 @@ use serde::{Deserialize, Serialize};
 pub struct Coordinate {
     /// The position.
     pub position: [i16; 4],
-    /// The way from the proxy to where the position is: its access line, as it were.
+    /// The way from the proxy to where the position is: its access line, as it were. 0 where the proxy
+    /// does not know yet where it is.
     pub height: u16,
+}
+
+impl Coordinate {
+    /// Whether it says where the proxy is.
+    #[must_use]
+    pub const fn is_known(self) -> bool {
+        self.height > 0
+    }
 }
