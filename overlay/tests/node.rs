@@ -478,6 +478,23 @@ fn a_death_makes_a_jap_report_again_only_the_groups_whose_raps_it_changed() {
 }
 
 #[test]
+fn a_proxy_says_where_it_is_as_soon_as_it_has_looked() {
+    let mut node = among(&["nyc1"]);
+    let mut located = |node: &mut Node, now| {
+        let beat = Heartbeat { sequence: 1, asks: true };
+        node.handle_message(ProxyId::of("nyc1"), beat.into(), now);
+        let answer = std::iter::from_fn(|| node.poll_effect()).find_map(|effect| match effect {
+            Effect::Send { message: OverlayMessage::HeartbeatAck(ack), .. } => Some(ack),
+            _ => None,
+        });
+        answer.expect("an answer").coordinate.is_known()
+    };
+    assert!(!located(&mut node, ms(100)), "others must not be drawn to where it is not");
+    let _ = run(&mut node, ms(2_000));
+    assert!(located(&mut node, ms(2_000)), "others need somebody to begin with");
+}
+
+#[test]
 fn a_rumour_of_its_own_death_is_denied() {
     let mut node = among(&["a"]);
     let rumour = MemberRecord {

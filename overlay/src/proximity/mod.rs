@@ -59,10 +59,6 @@ impl Distances {
             return;
         }
         self.next_look = now + self.random.around(PROXIMITY_LOOK);
-        let measured: Vec<_> = members.measured().collect();
-        if measured.is_empty() {
-            return;
-        }
         if self.since.is_none()
             && let Some(cluster) = members.published()
         {
@@ -71,6 +67,11 @@ impl Distances {
             self.position = Position::at(cluster);
             self.published = Some((now, cluster));
             self.settled = true;
+        }
+        let measured: Vec<_> = members.measured().collect();
+        if measured.is_empty() {
+            // Others that have nothing to go by need somebody to begin with.
+            return members.locate(self.position.coordinate());
         }
         self.position.settle(&measured);
         let here = self.position.coordinate();
