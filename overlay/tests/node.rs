@@ -480,7 +480,7 @@ fn a_death_makes_a_jap_report_again_only_the_groups_whose_raps_it_changed() {
 #[test]
 fn a_proxy_says_where_it_is_as_soon_as_it_has_looked() {
     let mut node = among(&["nyc1"]);
-    let mut located = |node: &mut Node, now| {
+    let located = |node: &mut Node, now| {
         let beat = Heartbeat { sequence: 1, asks: true };
         node.handle_message(ProxyId::of("nyc1"), beat.into(), now);
         let answer = std::iter::from_fn(|| node.poll_effect()).find_map(|effect| match effect {
