@@ -283,13 +283,14 @@ impl Pipeline {
         let Some(mut current) = self.returns.pop_front() else { return };
         let (to, nat) = (current.to, &current.nat);
         let mut records = Vec::new();
-        if let Some(from) = current.live {
+        // Those held first: a flow that is promoted meanwhile is found among the others later.
+        if let Some(from) = current.held {
+            let wanted = |held: &Held| nat.contains(&held.record.nat.ip());
+            (records, current.held) = self.standby.records(from, HANDED_PER_TICK, wanted);
+        } else if let Some(from) = current.live {
             let id = |peer| self.table.peer(peer).map(|peer| peer.id);
             let wanted = |flow: &NatFlow| nat.contains(&flow.nat.ip());
             (records, current.live) = self.nat.records(from, HANDED_PER_TICK, wanted, id);
-        } else if let Some(from) = current.held {
-            let wanted = |held: &Held| nat.contains(&held.record.nat.ip());
-            (records, current.held) = self.standby.records(from, HANDED_PER_TICK, wanted);
         }
         let done = current.live.is_none() && current.held.is_none();
         let mut chunks = records.chunks(MAX_FLOWS_PER_MESSAGE).peekable();

@@ -423,14 +423,18 @@ fn a_promoted_flow_needs_no_registered_target_but_ends_with_one_that_is_down() {
     assert!(transport(&reset).has(tcp::RST));
 }
 
-/// What a proxy hands back to A.
-fn handed_back(from: &mut Proxy) -> Vec<FlowRecord> {
+/// What a proxy hands back to A, while something happens after the first step of it.
+fn handed_back_while(from: &mut Proxy, happen: impl FnOnce(&mut Proxy)) -> Vec<FlowRecord> {
     let nat = A_NAT.iter().map(|nat| addr(nat)).collect();
     from.apply(ForwardingUpdate::HandBack { to: A, nat });
-    let mut handed = Vec::new();
+    let (mut handed, mut happen) = (Vec::new(), Some(happen));
     for _ in 0..4 {
         from.wait(TICK);
-        for event in from.events() {
+        let events = from.events();
+        if let Some(happen) = happen.take() {
+            happen(from);
+        }
+        for event in events {
             if let ForwardingEvent::HandedBack { to, records, last } = event {
                 assert_eq!(to, A);
                 handed.extend(records);
@@ -441,6 +445,19 @@ fn handed_back(from: &mut Proxy) -> Vec<FlowRecord> {
         }
     }
     panic!("no end of {} flows", handed.len());
+}
+
+/// What a proxy hands back to A.
+fn handed_back(from: &mut Proxy) -> Vec<FlowRecord> {
+    handed_back_while(from, |_| {})
+}
+
+#[test]
+fn a_flow_that_is_promoted_while_flows_are_handed_back_is_among_them() {
+    let (_, mut b, _) = pair(CLIENT, WEB, TARGET);
+    let records = handed_back_while(&mut b, |b| die(A, b, B));
+    assert_eq!(b.pipeline.occupancy().nat_flows, 1, "promoted");
+    assert!(!records.is_empty());
 }
 
 #[test]
