@@ -141,21 +141,26 @@ impl Ingress {
         }
         let Some(entry) = self.entries.get_mut(&group) else { return };
         entry.distrusted.retain(|_, until| *until > now);
-        let usable = |c: &Candidate| {
-            let jap = world.stand_in(c.proxy);
-            jap.is_some_and(|jap| !entry.distrusted.contains_key(&jap))
-        };
         let live = |c: &&Candidate| world.members.is_alive(c.proxy);
         let (told, living) =
             (message.candidates.len(), message.candidates.iter().filter(live).count());
-        let list: Vec<_> = message.candidates.into_iter().filter(usable).collect();
+        let mut list = message.candidates;
+        list.retain(|c| world.stand_in(c.proxy).is_some());
+        let trusted = |c: &Candidate| {
+            world.stand_in(c.proxy).is_some_and(|jap| !entry.distrusted.contains_key(&jap))
+        };
+        let doubted = !list.iter().all(trusted);
+        // Where there are no others, a RAP's later word counts: a target may have just joined.
+        if list.iter().any(trusted) {
+            list.retain(trusted);
+        }
         if list.is_empty() {
             self.refuse(group, now, out);
             return;
         }
         // A list that names the dead or the distrusted is about to change.
         let fresh = std::time::Duration::from_millis(message.fresh_ms.into());
-        let changes = list.len() < told || living < told;
+        let changes = doubted || living < told;
         let fresh = if changes { fresh.min(DISTRUST) } else { fresh };
         entry.state = State::Candidates { list, fresh_until: now + fresh };
         install(group, &entry.state, out);
@@ -196,7 +201,11 @@ impl Ingress {
             return;
         }
         let Some(entry) = self.entries.get_mut(&group) else { return };
-        entry.distrusted.insert(jap, now + DISTRUST);
+        let before = entry.distrusted.insert(jap, now + DISTRUST);
+        if before.is_some_and(|until| until > now) {
+            // A RAP named it since, and nobody else. That one is asked again when the list is stale.
+            return;
+        }
         self.without(group, |proxy| world.stand_in(proxy) == Some(jap), world, now, out);
     }
 

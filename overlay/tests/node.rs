@@ -212,6 +212,34 @@ fn a_jap_without_targets_is_dropped_and_a_used_up_list_goes_back_to_the_rap() {
 }
 
 #[test]
+fn a_jap_that_had_no_target_is_tried_again_where_a_rap_names_it_alone() {
+    let mut node = among(&["a", "b", "c", "d", "e", "f", "g", "h"]);
+    let foreign = (1..2_000)
+        .map(group)
+        .find(|g| !node.group(g, Time::ZERO).summary.rendezvous)
+        .expect("some group is another's");
+    missed(&mut node, foreign, 1, ms(1));
+    let jap = ProxyId::of("a");
+    let candidates = vec![Candidate { proxy: jap, tier: 0, weight: 1 }];
+    let list = CandidateList { group: foreign, candidates: candidates.clone(), fresh_ms: 30_000 };
+    node.handle_message(ProxyId::of("c"), list.clone().into(), ms(2));
+    node.handle_message(jap, NoTarget { group: foreign }.into(), ms(3));
+    effects(&mut node);
+    // A target joins it, and the RAP hears of that.
+    node.handle_message(ProxyId::of("c"), list.into(), ms(100));
+    let entry = IngressEntry::Candidates(candidates);
+    assert_eq!(updates(&mut node), [ForwardingUpdate::Ingress { group: foreign, entry }]);
+    // What it said before is late, or the RAP is: that one is asked in a second.
+    let asks = |e: &Effect| matches!(e, Effect::Send { message: OverlayMessage::Resolve(_), .. });
+    let said = |node: &mut Node| effects(node).into_iter().filter(asks).count();
+    node.handle_message(jap, NoTarget { group: foreign }.into(), ms(101));
+    node.handle_event(ForwardingEvent::IngressUsed(foreign), ms(1_000));
+    assert_eq!(said(&mut node), 0);
+    node.handle_event(ForwardingEvent::IngressUsed(foreign), ms(1_100));
+    assert_eq!(said(&mut node), 1);
+}
+
+#[test]
 fn the_least_recently_used_group_makes_room() {
     let mut node = lone();
     run(&mut node, ms(2_000));
