@@ -23,13 +23,13 @@ impl Node {
             ForwardingEvent::Missed { group, flow, parked } => {
                 self.missed(group, flow, parked, now);
             }
-            ForwardingEvent::Resolve { group, flow, ingress, tried, hops, parked, .. } => {
-                let asking = Asking { group, flow, ingress, tried, hops, parked };
+            ForwardingEvent::Resolve { group, flow, ingress, tried, opens, hops, parked } => {
+                let asking = Asking { group, flow, ingress, tried, opens, hops, parked };
                 self.rendezvous.place(asking, world, now, out);
             }
-            ForwardingEvent::SecondChance { group, flow, ingress, hops, cause, parked, .. } => {
+            ForwardingEvent::SecondChance { group, flow, ingress, opens, hops, cause, parked } => {
                 let tried = Some(world.own);
-                let asking = Asking { group, flow, ingress, tried, hops, parked };
+                let asking = Asking { group, flow, ingress, tried, opens, hops, parked };
                 self.second_chance(asking, cause, now);
             }
             ForwardingEvent::IngressUsed(group) => self.ingress.used(group, world, now, out),
@@ -71,8 +71,8 @@ impl Node {
             }
             // Without any RAP (the only proxy, and draining) this one does what it can.
             None => {
-                let asking =
-                    Asking { group, flow, ingress: world.own, tried: None, hops: 1, parked };
+                let (ingress, tried, opens, hops) = (world.own, None, true, 1);
+                let asking = Asking { group, flow, ingress, tried, opens, hops, parked };
                 if let Answered::PassedOn(rap) = self.rendezvous.place(asking, world, now, out) {
                     self.ingress.asked(group, rap, world, now, out);
                 }
@@ -83,14 +83,22 @@ impl Node {
     /// This proxy, as a JAP, cannot take a packet: a RAP shall name the next one. If it is for want
     /// of a target, the ingress is told not to send more.
     fn second_chance(&mut self, asking: Asking, cause: SecondChanceCause, now: Time) {
+        self.out.counters.second_chances += 1;
+        let (group, parked, starting) = (asking.group, asking.parked, self.is_starting());
         let (world, out) = (&self.world, &mut self.out);
-        out.counters.second_chances += 1;
-        let (group, parked) = (asking.group, asking.parked);
-        if cause == SecondChanceCause::NoTarget && !self.join.serves(group) {
-            if self.leases.wanted(group, &mut self.join, world, now, out) && self.join.serves(group)
-            {
-                return out.forward(ForwardingUpdate::Deliver { parked });
-            }
+        let bare = cause == SecondChanceCause::NoTarget && !self.join.serves(group);
+        if bare
+            && self.leases.wanted(group, &mut self.join, world, now, out)
+            && self.join.serves(group)
+        {
+            return out.forward(ForwardingUpdate::Deliver { parked });
+        }
+        let of_flow = cause == SecondChanceCause::UnknownFlow;
+        // Proxies that have not heard of its restart send it what its former life would take.
+        if starting && (self.flows.wait(parked) || of_flow) {
+            return;
+        }
+        if bare {
             out.send(asking.ingress, NoTarget { group });
         }
         if asking.hops >= MAX_HOPS {

@@ -6,6 +6,7 @@
 //!   a mate is gone     its heir's datapath goes on with them; its NAT addresses come to the heir
 //!   it is back         FlowsWanted ──► every mate ──► FlowRecords, FlowsHanded ──► then it announces itself
 //! ```
+//! Until then packets that it does not know a way for wait: their flows may be among those.
 //! The NAT addresses of a proxy are routed to its heir all the time, at a price that counts only when
 //! the proxy itself is gone: routing needs no word from here when that happens.
 
@@ -18,14 +19,14 @@ use pias_protocol::{
     flow::FlowRecord,
     forwarding::ForwardingUpdate,
     hash::FlowKey,
-    ids::ProxyId,
+    ids::{ParkedId, ProxyId},
     overlay::{FlowRecords, FlowsGone, FlowsHanded, FlowsWanted, MemberState},
     time::Time,
 };
 
 use crate::{
     effect::{Effect, StandbyAddress},
-    limits::MAX_HEIRLOOMS,
+    limits::{MAX_HEIRLOOMS, MAX_WAITING},
     outbox::Outbox,
     paced::Paced,
     timing::{HAND_BACK_AGAIN, HEIRLOOM_LIFETIME},
@@ -56,6 +57,8 @@ pub(crate) struct Flows {
     standby: BTreeSet<StandbyAddress>,
     /// Mates that have been asked for the flows of this proxy's former life.
     awaited: BTreeSet<ProxyId>,
+    /// Packets that came before those.
+    waiting: Vec<ParkedId>,
     /// Mates that asked for theirs.
     handing: Paced,
 }
@@ -69,6 +72,7 @@ impl Flows {
             heirlooms: BTreeMap::new(),
             standby: BTreeSet::new(),
             awaited: BTreeSet::new(),
+            waiting: Vec::new(),
             handing: Paced::new(HAND_BACK_AGAIN),
         }
     }
@@ -76,6 +80,23 @@ impl Flows {
     /// Whether mates have not handed back all flows yet.
     pub(crate) fn awaits(&self) -> bool {
         !self.awaited.is_empty()
+    }
+
+    /// A packet waits for what mates hand back. Whether there is room for it: one without a verdict is
+    /// dropped, and its client sends it again.
+    pub(crate) fn wait(&mut self, parked: ParkedId) -> bool {
+        let room = self.waiting.len() < MAX_WAITING;
+        if room {
+            self.waiting.push(parked);
+        }
+        room
+    }
+
+    /// What mates had is here: to the packets that waited for it.
+    pub(crate) fn deliver_waiting(&mut self, out: &mut Outbox) {
+        for parked in self.waiting.drain(..) {
+            out.forward(ForwardingUpdate::Deliver { parked });
+        }
     }
 
     /// A mate takes part. A proxy that is not announced yet asks its mates for its flows.

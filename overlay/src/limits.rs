@@ -93,8 +93,16 @@ pub(crate) const MAX_ASKED_GROUPS: usize = MAX_RENDEZVOUS_GROUPS / 2;
 /// recently makes room; it learns the change when it asks again.
 pub(crate) const MAX_ASKERS: usize = 256;
 
+/// Most JAPs per group that are remembered to have served it. The one that stopped longest ago makes
+/// room; flows that it still has are lost if their ingress dies.
+pub(crate) const MAX_FORMER: usize = 4;
+
 /// Most packets that a RAP holds while it does not know its groups yet. Further ones are refused.
 pub(crate) const MAX_HELD: usize = 256;
+
+/// Most packets that wait at the start of a proxy until its mates have handed back its flows, as many as
+/// the datapath parks. Further ones of flows are dropped there; others are tried elsewhere.
+pub(crate) const MAX_WAITING: usize = 4_096;
 
 /// Up to how many visited proxies a RAP in its warm-up passes a packet on to another RAP: enough is
 /// left of [`MAX_HOPS`](pias_protocol::limits::MAX_HOPS) for the JAP.

@@ -261,6 +261,11 @@ impl Node {
         }
     }
 
+    /// Whether it has not announced itself yet.
+    pub(crate) const fn is_starting(&self) -> bool {
+        self.ready_by.is_some()
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.world.members.own().state != MemberState::Up
     }
@@ -367,6 +372,7 @@ impl Node {
     pub(crate) fn become_ready(&mut self) {
         self.ready_by = None;
         self.ready = true;
+        self.flows.deliver_waiting(&mut self.out);
         self.out.notice(Notice::Ready { alone: !self.world.members.in_touch() });
         self.out.announce(true);
     }

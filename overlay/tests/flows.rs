@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use pias_overlay::{Effect, Node, StandbyAddress};
 use pias_protocol::{
     flow::{FlowPhase, FlowRecord},
-    forwarding::{ForwardingEvent, ForwardingUpdate},
+    forwarding::{ForwardingEvent, ForwardingUpdate, SecondChanceCause},
     hash::FlowKey,
-    ids::ProxyId,
+    ids::{ParkedId, ProxyId},
     overlay::{
         Buckets, FlowRecords, FlowsGone, FlowsHanded, FlowsWanted, MemberRecord, MemberState,
         MemberUpdate, OverlayMessage,
@@ -199,6 +199,61 @@ fn a_proxy_that_starts_is_announced_when_its_mates_have_handed_back_its_flows() 
     assert!(!effects(&mut node).contains(&announced), "fra3 may have some");
     node.handle_message(ProxyId::of("fra3"), FlowsHanded {}.into(), ms(60));
     assert!(effects(&mut node).contains(&announced));
+}
+
+/// A client's packet that the datapath has nothing for.
+fn in_vain(parked: u64, cause: SecondChanceCause) -> ForwardingEvent {
+    let key = flow(nat(1)).key;
+    ForwardingEvent::SecondChance {
+        group: key.group,
+        flow: key.hash(),
+        ingress: ProxyId::of("nyc1"),
+        opens: cause == SecondChanceCause::NoTarget,
+        hops: 2,
+        cause,
+        parked: ParkedId(parked),
+    }
+}
+
+fn delivered(effects: &[Effect]) -> Vec<u64> {
+    let delivered = |effect: &Effect| match effect {
+        Effect::Forward(ForwardingUpdate::Deliver { parked }) => Some(parked.0),
+        _ => None,
+    };
+    effects.iter().filter_map(delivered).collect()
+}
+
+#[test]
+fn packets_of_its_former_life_wait_for_what_mates_hand_back() {
+    let mut node = started();
+    let mates = vec![member("fra2", "fra", 2, MemberState::Up)];
+    let others = vec![member("nyc1", "nyc", 3, MemberState::Up)];
+    hear(&mut node, [mates, others].concat(), ms(1));
+    for (parked, cause) in [(1, SecondChanceCause::UnknownFlow), (2, SecondChanceCause::NoTarget)] {
+        node.handle_event(in_vain(parked, cause), ms(10));
+        assert_eq!(effects(&mut node), [], "{cause:?}");
+    }
+    let mate = ProxyId::of("fra2");
+    node.handle_message(mate, FlowRecords { records: vec![flow(nat(1))] }.into(), ms(20));
+    node.handle_message(mate, FlowsHanded {}.into(), ms(20));
+    let all = effects(&mut node);
+    assert_eq!(delivered(&all), [1, 2]);
+    let at = |wanted: &dyn Fn(&Effect) -> bool| all.iter().position(wanted).expect("it happens");
+    let adopted = at(&|e| matches!(e, Effect::Forward(ForwardingUpdate::Adopt(_))));
+    let first = at(&|e| matches!(e, Effect::Forward(ForwardingUpdate::Deliver { .. })));
+    assert!(adopted < first && first < at(&|e| *e == Effect::Announce(true)), "{all:?}");
+}
+
+#[test]
+fn of_more_packets_than_may_wait_none_is_refused_that_belongs_to_a_flow() {
+    let mut node = started();
+    hear(&mut node, vec![member("fra2", "fra", 2, MemberState::Up)], ms(1));
+    for parked in 0..5_000 {
+        node.handle_event(in_vain(parked, SecondChanceCause::UnknownFlow), ms(10));
+    }
+    assert_eq!(effects(&mut node), []);
+    node.handle_message(ProxyId::of("fra2"), FlowsHanded {}.into(), ms(20));
+    assert_eq!(delivered(&effects(&mut node)).len(), 4_096);
 }
 
 #[test]

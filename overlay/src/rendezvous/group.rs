@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pias_protocol::{ids::ProxyId, time::Time};
 
 use crate::{
-    limits::MAX_ASKERS,
+    limits::{MAX_ASKERS, MAX_FORMER},
     timing::{ASKER_LIFETIME, COUNT_LIFETIME, INHERITED_LIFETIME, LIST_REPEAT},
 };
 
@@ -39,6 +39,8 @@ struct Asker {
 pub(crate) struct Group {
     counts: BTreeMap<ProxyId, Count>,
     askers: BTreeMap<ProxyId, Asker>,
+    /// JAPs that serve it no more, the latest last: flows may be left there. At most [`MAX_FORMER`].
+    former: Vec<ProxyId>,
     /// When the list was last pushed.
     pub(crate) pushed: Option<Time>,
 }
@@ -46,11 +48,20 @@ pub(crate) struct Group {
 impl Group {
     /// Takes a report. Whether the set of JAPs changed.
     pub(crate) fn report(&mut self, jap: ProxyId, count: u32, now: Time) -> bool {
+        self.former.retain(|&former| former != jap);
         if count == 0 {
+            self.serves_no_more(jap);
             return self.counts.remove(&jap).is_some();
         }
         let known = Count { count, inherited: 0, expires: now + COUNT_LIFETIME };
         self.counts.insert(jap, known).is_none()
+    }
+
+    fn serves_no_more(&mut self, jap: ProxyId) {
+        if self.former.len() >= MAX_FORMER {
+            self.former.remove(0);
+        }
+        self.former.push(jap);
     }
 
     /// Drops what was not refreshed. Whether the set of JAPs changed.
@@ -72,6 +83,12 @@ impl Group {
     /// something to inherit.
     pub(crate) fn inherit(&mut self, dead: ProxyId, heir: Option<ProxyId>, now: Time) -> bool {
         self.askers.remove(&dead);
+        if let Some(at) = self.former.iter().position(|&former| former == dead) {
+            self.former.remove(at);
+            if let Some(heir) = heir.filter(|heir| !self.former.contains(heir)) {
+                self.former.insert(at, heir);
+            }
+        }
         let Some(count) = self.counts.remove(&dead) else { return false };
         let Some(heir) = heir else { return false };
         let expires = count.expires.min(now + INHERITED_LIFETIME);
@@ -116,6 +133,11 @@ impl Group {
         self.counts.iter().map(|(&jap, &count)| (jap, count))
     }
 
+    /// JAPs that served it and may have flows of it still, the latest first.
+    pub(crate) fn former(&self) -> impl Iterator<Item = ProxyId> + '_ {
+        self.former.iter().rev().copied()
+    }
+
     pub(crate) fn askers(&self) -> impl Iterator<Item = ProxyId> + '_ {
         self.askers.keys().copied()
     }
@@ -125,7 +147,7 @@ impl Group {
         !self.counts.is_empty()
     }
 
-    /// Whether there is nothing to remember.
+    /// Whether there is nothing to remember: that JAPs left is of use only while others serve it.
     pub(crate) fn idle(&self) -> bool {
         self.counts.is_empty() && self.askers.is_empty()
     }
@@ -182,6 +204,33 @@ mod tests {
         group.report(HEIR, 4, Time::ZERO);
         group.inherit(JAP, Some(HEIR), Time::ZERO);
         assert_eq!(group.counts().map(|(_, c)| c.total()).collect::<Vec<_>>(), [7]);
+    }
+
+    #[test]
+    fn who_served_it_last_is_named_first_until_it_serves_again() {
+        let former = |group: &Group| group.former().map(|id| id.0).collect::<Vec<_>>();
+        let mut group = Group::default();
+        for n in 1..=MAX_FORMER as u64 + 1 {
+            group.report(ProxyId(n), 0, Time::ZERO);
+        }
+        assert_eq!(former(&group), [5, 4, 3, 2]);
+        group.report(ProxyId(3), 7, Time::ZERO);
+        group.report(ProxyId(4), 0, Time::ZERO);
+        assert_eq!(former(&group), [4, 5, 2]);
+    }
+
+    #[test]
+    fn the_heir_of_one_that_served_it_once_is_named_in_its_place() {
+        let former = |group: &Group| group.former().map(|id| id.0).collect::<Vec<_>>();
+        let mut group = Group::default();
+        group.report(ProxyId(1), 0, Time::ZERO);
+        group.report(ProxyId(2), 0, Time::ZERO);
+        group.inherit(ProxyId(1), Some(ProxyId(9)), Time::ZERO);
+        assert_eq!(former(&group), [2, 9]);
+        group.inherit(ProxyId(2), Some(ProxyId(9)), Time::ZERO);
+        assert_eq!(former(&group), [9]);
+        group.inherit(ProxyId(9), None, Time::ZERO);
+        assert_eq!(former(&group), []);
     }
 
     #[test]

@@ -36,7 +36,8 @@ use self::group::Group;
 pub(crate) use self::load::Load;
 use crate::{
     limits::{
-        MAX_ASKED_GROUPS, MAX_DEPARTED, MAX_HELD, MAX_HOPS_TO_PASS_ON, MAX_RENDEZVOUS_GROUPS,
+        MAX_ASKED_GROUPS, MAX_DEPARTED, MAX_FORMER, MAX_HELD, MAX_HOPS_TO_PASS_ON,
+        MAX_RENDEZVOUS_GROUPS,
     },
     outbox::Outbox,
     ring::Entry,
@@ -56,6 +57,8 @@ pub(crate) struct Asking {
     pub(crate) ingress: ProxyId,
     /// The JAP that could not take it.
     pub(crate) tried: Option<ProxyId>,
+    /// Whether it may open a flow. One that does not is at home where its flow is.
+    pub(crate) opens: bool,
     /// How many proxies it visited.
     pub(crate) hops: u8,
     pub(crate) parked: ParkedId,
@@ -189,7 +192,9 @@ impl Rendezvous {
         let ingress = world.members.cluster(asking.ingress).unwrap_or(world.cluster);
         let list = self.list(&asking.group, ingress, world);
         self.tell(asking.ingress, asking.group, asking.ingress == world.own, world, now, out);
-        let next = pick(&list, asking.flow, asking.tried);
+        let elsewhere =
+            if asking.opens { vec![] } else { self.elsewhere(&asking.group, &list, world) };
+        let next = pick(&list, asking.flow, asking.tried, &elsewhere);
         let parked = asking.parked;
         let verdict = match next {
             Some(jap) if jap == world.own => ForwardingUpdate::Deliver { parked },
@@ -321,6 +326,15 @@ impl Rendezvous {
         select(world.policy(key), ingress, &japs, |to| world.distance(ingress, to))
     }
 
+    /// JAPs outside of a group's list that may have flows of it: those that drain, and those that
+    /// served it before, the latest first.
+    fn elsewhere(&self, key: &GroupKey, list: &[Candidate], world: &World) -> Vec<ProxyId> {
+        let Some(group) = self.groups.get(key) else { return Vec::new() };
+        let draining = group.counts().map(|(jap, _)| jap).filter(|&jap| !world.members.is_up(jap));
+        let live = draining.chain(group.former()).filter(|&jap| world.members.is_alive(jap));
+        live.filter(|&jap| list.iter().all(|c| c.proxy != jap)).take(MAX_FORMER).collect()
+    }
+
     /// A proxy is gone: its counts go to its heir, or away, at once. Ingresses know as well, and need
     /// no push.
     pub(crate) fn gone(&mut self, (proxy, cluster): Entry, heir: Option<ProxyId>, now: Time) {
@@ -426,33 +440,59 @@ impl Rendezvous {
 
 /// The JAP for a flow: the first of its order, or the one after `tried`. One that is not in the
 /// list any more was tried in vain by all means: the order starts anew without it.
-pub(crate) fn pick(list: &[Candidate], flow: FlowHash, tried: Option<ProxyId>) -> Option<ProxyId> {
-    let order = placement::order(list, flow);
+///
+/// A packet that opens nothing visits those `elsewhere`, too, after two of the list, as it may not
+/// visit many more: a JAP that came last took the flow's place from the second in its order, one that
+/// left is not in the list.
+pub(crate) fn pick(
+    list: &[Candidate],
+    flow: FlowHash,
+    tried: Option<ProxyId>,
+    elsewhere: &[ProxyId],
+) -> Option<ProxyId> {
+    let mut order: Vec<_> = placement::order(list, flow).iter().map(|c| c.proxy).collect();
+    let second = order.len().min(2);
+    order.splice(second..second, elsewhere.iter().copied());
     let start = match tried {
-        Some(tried) => order.iter().position(|c| c.proxy == tried).map_or(0, |at| at + 1),
+        Some(tried) => order.iter().position(|&jap| jap == tried).map_or(0, |at| at + 1),
         None => 0,
     };
-    order.get(start).map(|c| c.proxy)
+    order.get(start).copied()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The JAPs that a packet visits which none of them takes.
+    fn visits(list: &[Candidate], flow: FlowHash, elsewhere: &[ProxyId]) -> Vec<ProxyId> {
+        let mut tried = None;
+        let next = std::iter::from_fn(|| {
+            tried = pick(list, flow, tried, elsewhere);
+            tried
+        });
+        next.take(99).collect()
+    }
+
+    fn three() -> Vec<Candidate> {
+        (1..=3).map(|n| Candidate { proxy: ProxyId(n), tier: 0, weight: 1 }).collect()
+    }
+
     #[test]
     fn a_packet_tries_each_candidate_once() {
-        let list: Vec<_> =
-            (1..=3).map(|n| Candidate { proxy: ProxyId(n), tier: 0, weight: 1 }).collect();
-        let flow = FlowHash(77);
-        let mut tried = None;
-        let mut visited = Vec::new();
-        while let Some(next) = pick(&list, flow, tried) {
-            visited.push(next);
-            tried = Some(next);
-        }
+        let (list, flow) = (three(), FlowHash(77));
         let order: Vec<_> = placement::order(&list, flow).iter().map(|c| c.proxy).collect();
-        assert_eq!(visited, order);
-        assert_eq!(pick(&list, flow, Some(ProxyId(99))), Some(order[0]));
-        assert_eq!(pick(&[], flow, None), None);
+        assert_eq!(visits(&list, flow, &[]), order);
+        assert_eq!(pick(&list, flow, Some(ProxyId(99)), &[]), Some(order[0]));
+        assert_eq!(pick(&[], flow, None, &[]), None);
+    }
+
+    #[test]
+    fn a_packet_of_a_flow_looks_for_it_where_the_group_was_served_before() {
+        let (list, flow, former) = (three(), FlowHash(77), [ProxyId(8), ProxyId(9)]);
+        let order: Vec<_> = placement::order(&list, flow).iter().map(|c| c.proxy).collect();
+        let (near, far) = order.split_at(2);
+        assert_eq!(visits(&list, flow, &former), [near, &former, far].concat());
+        assert_eq!(visits(&list[..1], flow, &former[..1]), [ProxyId(1), ProxyId(8)]);
     }
 }

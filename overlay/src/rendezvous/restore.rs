@@ -6,10 +6,14 @@ use super::{Group, Rendezvous};
 use crate::limits::MAX_RENDEZVOUS_GROUPS;
 
 impl Rendezvous {
-    /// The counts of all groups.
+    /// The counts of all groups; 0 for JAPs that served one before, the latest last.
     pub(crate) fn all_counts(&self) -> Vec<(GroupKey, ProxyId, u32)> {
-        let groups = self.groups.iter();
-        groups.flat_map(|(&key, g)| g.counts().map(move |(jap, c)| (key, jap, c.total()))).collect()
+        let of_group = |(&key, group): (&GroupKey, &Group)| {
+            let former: Vec<_> = group.former().map(|jap| (key, jap, 0)).collect();
+            let counts = group.counts().map(move |(jap, count)| (key, jap, count.total()));
+            counts.chain(former.into_iter().rev()).collect::<Vec<_>>()
+        };
+        self.groups.iter().flat_map(of_group).collect()
     }
 
     /// The ingresses that are told of changes, of all groups.
