@@ -81,6 +81,14 @@ pub(crate) const STEADY: Duration = ms(600_000);
 pub(crate) const CALL_INTERVAL: Duration = ms(1_000);
 /// How often tables are compared with one other proxy, so that no loss lasts.
 pub(crate) const EXCHANGE_INTERVAL: Duration = ms(5_000);
+/// Of how many such comparisons in a row the other proxy is a neighbour, before one is with anybody,
+/// for a while after a change, ...
+pub(crate) const NEIGHBOURS_BETWEEN: usize = 3;
+/// ... and in the mean while nothing happens: to ask anybody takes a handshake, so it is done once a
+/// minute.
+pub(crate) const NEIGHBOURS_BETWEEN_QUIET: usize = 11;
+/// How long the while after a change lasts: the halves of a split find together in half of it.
+pub(crate) const RESTLESS: Duration = ms(60_000);
 /// How often a proxy does so that was told something and does not know all yet.
 pub(crate) const LEARN_INTERVAL: Duration = ms(200);
 /// How long the dead are remembered and called.

@@ -80,6 +80,7 @@ impl Membership {
         }
         self.in_touch = true;
         if !update.pushed {
+            self.partners.answered(from);
             if self.synced {
                 self.spread.announce(&learned.news, from, now, out);
             } else {

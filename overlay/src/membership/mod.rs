@@ -26,6 +26,7 @@ mod lookup;
 mod merge;
 mod neighbours;
 mod observe;
+mod partners;
 mod peer;
 mod records;
 mod share;
@@ -46,8 +47,8 @@ use pias_protocol::{
 
 pub use self::share::{MembersSnapshot, Shelf};
 use self::{
-    doubt::Doubts, forget::Forget, neighbours::Neighbours, observe::Observe, peer::Peers,
-    spread::Spread, table::Addresses, watch::Watch,
+    doubt::Doubts, forget::Forget, neighbours::Neighbours, observe::Observe, partners::Partners,
+    peer::Peers, spread::Spread, table::Addresses, watch::Watch,
 };
 pub(crate) use self::{merge::REFUTATION_BITS, table::Table};
 use crate::{
@@ -128,6 +129,7 @@ pub(crate) struct Membership {
     rounds: usize,
     /// Whom a newcomer learns from, until both know the same.
     teacher: Option<ProxyId>,
+    partners: Partners,
     in_touch: bool,
     synced: bool,
     random: Random,
@@ -155,6 +157,7 @@ impl Membership {
         timers.set(Due::Exchange, phase(EXCHANGE_INTERVAL));
         timers.set(Due::Tend, now);
         timers.set(Due::Forget, phase(FORGET_CHECK));
+        let partners = Partners::new(table.living() > 1, &mut random, now);
         let mut membership = Self {
             own: config.record(),
             own_id,
@@ -179,6 +182,7 @@ impl Membership {
             timers,
             rounds: 0,
             teacher: None,
+            partners,
             random,
         };
         membership.begin(now);
@@ -214,6 +218,7 @@ impl Membership {
             // The roles' messages are not handed in here.
             _ => {}
         }
+        self.changed(&events, now);
         events
     }
 
@@ -289,6 +294,7 @@ impl Membership {
             if away {
                 self.watch.was_away(now);
                 self.neighbours.was_away(now);
+                self.partners.stir(&mut self.random, now);
             }
             for verdict in verdicts {
                 self.declare(verdict, now, &mut events, out);
@@ -307,7 +313,15 @@ impl Membership {
         while let Some(due) = self.timers.pop(now) {
             self.due(due, now, &mut events, out);
         }
+        self.changed(&events, now);
         events
+    }
+
+    /// Others may know more of what has changed.
+    fn changed(&mut self, events: &[MemberEvent], now: Time) {
+        if !events.is_empty() {
+            self.partners.stir(&mut self.random, now);
+        }
     }
 
     fn due(&mut self, due: Due, now: Time, events: &mut Vec<MemberEvent>, out: &mut Outbox) {

@@ -189,13 +189,19 @@ impl Membership {
         exchange::compare(id, &self.table, out);
     }
 
-    /// Compares tables with a neighbour, every fourth time with any proxy.
+    /// Compares tables with a neighbour, or with any proxy: see [`Partners`](super::partners).
     pub(super) fn exchange(&mut self, now: Time, out: &mut Outbox) {
         self.rounds = self.rounds.wrapping_add(1);
         let neighbours: Vec<_> = self.neighbours.all().collect();
         let with = match (self.teacher.take(), neighbours.len()) {
             (Some(teacher), _) => Some(teacher),
-            (None, n) if n == 0 || self.rounds.is_multiple_of(4) => self.anybody(),
+            (None, n) if self.partners.anybody_now(&mut self.random, now) || n == 0 => {
+                let anybody = self.anybody();
+                if let Some(id) = anybody {
+                    self.partners.ask(id, now);
+                }
+                anybody
+            }
             (None, n) => Some(neighbours[self.rounds % n]),
         };
         if let Some(with) = with {
@@ -234,6 +240,7 @@ impl Membership {
     /// The other's hashes: equal, or what to ask for.
     pub(super) fn buckets(&mut self, from: ProxyId, buckets: &Buckets, out: &mut Outbox) {
         self.in_touch = true;
+        self.partners.answered(from);
         if buckets.digests.is_empty() {
             self.synced = true;
         } else {
