@@ -8,6 +8,6 @@ pub(crate) const MAX_INBOX: usize = 8_192;
 /// Last lines of the trace that a failing check shows.
 pub(crate) const TAIL_LINES: usize = 60;
 
-/// Connections remembered before those without a message on its way are dropped from the table.
-/// Dropping one changes nothing: it only tells what has arrived already.
+/// Connections remembered before those without a message on its way, or idle ones, are dropped from
+/// their table. Dropping one changes nothing: what has arrived is in order, what is idle is gone.
 pub(crate) const MAX_IDLE_STREAMS: usize = 1 << 20;

@@ -24,9 +24,9 @@ const STREAM_TRIES: u32 = 8;
 /// What a loss on a stream costs at least, beyond the round trip: QUIC's probe timeout with its
 /// acknowledgement delay (RFC 9002 section 6.2.1). It doubles with each loss.
 const REPAIR: Duration = Duration::from_millis(30);
-/// A connection that was not used for so long is gone, and the next message waits for a handshake:
-/// one round trip.
-const IDLE: Duration = Duration::from_secs(30);
+/// A connection on which nothing came for so long is gone, as in piasd (`OVERLAY_IDLE`), and the next
+/// message waits for a handshake: one round trip.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Times at which a datagram arrives: not at all, once or twice.
 pub type Arrivals = [Option<Time>; 2];
@@ -50,8 +50,9 @@ pub struct Network {
     draws: Draws,
     /// When the last stream message between two hosts arrives: streams keep their order.
     streams: HashMap<u64, Time, BuildHasherDefault<Pairs>>,
-    /// Handshakes made.
-    pub(crate) handshakes: u64,
+    /// When something last came on the connection of two hosts of different clusters.
+    connections: HashMap<u64, Time, BuildHasherDefault<Pairs>>,
+    handshakes: u64,
 }
 
 impl Network {
@@ -70,6 +71,7 @@ impl Network {
             side: None,
             draws: Draws::new(seed, 0x006E_6574),
             streams: HashMap::default(),
+            connections: HashMap::default(),
             handshakes: 0,
         }
     }
@@ -190,6 +192,42 @@ impl Network {
         Some(now + delay + held + self.some_jitter())
     }
 
+    /// Handshakes made between clusters since the start.
+    #[must_use]
+    pub const fn handshakes(&self) -> u64 {
+        self.handshakes
+    }
+
+    /// How long a message from one host to another waits for a connection: not at all if there is one,
+    /// or if both are in one cluster, where handshakes take no time to speak of.
+    pub fn connect(
+        &mut self,
+        hosts: (usize, usize),
+        from: usize,
+        to: usize,
+        now: Time,
+    ) -> Duration {
+        if from == to || self.open(hosts, now) {
+            return Duration::ZERO;
+        }
+        let Some(delay) = self.delay(from, to, now) else { return Duration::ZERO };
+        self.handshakes += 1;
+        self.keep_open(hosts, now + delay * 2);
+        delay * 2
+    }
+
+    fn open(&self, hosts: (usize, usize), now: Time) -> bool {
+        self.connections.get(&both(hosts)).is_some_and(|&last| now - last < IDLE)
+    }
+
+    /// Something came from one host to another, in different clusters: their connection lives.
+    pub fn keep_open(&mut self, hosts: (usize, usize), now: Time) {
+        if self.connections.len() >= MAX_IDLE_STREAMS {
+            self.connections.retain(|_, &mut last| now - last < IDLE);
+        }
+        self.connections.insert(both(hosts), now);
+    }
+
     /// When a stream's message arrives: a loss is repaired by the sender, messages between two hosts
     /// stay in order, and the first in a while waits for a handshake.
     pub fn stream(
@@ -212,23 +250,16 @@ impl Network {
             at = at + repair;
             repair *= 2;
         }
-        self.forget_idle(now);
-        let pair = (hosts.0 as u64) << 32 | hosts.1 as u64;
-        let known = self.streams.get(&pair).copied().filter(|&last| now - last < IDLE);
-        let back = (hosts.1 as u64) << 32 | hosts.0 as u64;
-        let met = known.is_some() || self.streams.get(&back).is_some_and(|&l| now - l < IDLE);
-        if !met && from != to {
-            at = at + delay * 2;
-            self.handshakes += 1;
-        }
-        let at = known.map_or(at, |last| at.max(last));
-        self.streams.insert(pair, at);
-        Some(at)
+        at = at + self.connect(hosts, from, to, now);
+        self.forget_arrived(now);
+        let last = self.streams.entry(pair(hosts)).or_insert(at);
+        *last = at.max(*last);
+        Some(*last)
     }
 
-    fn forget_idle(&mut self, now: Time) {
+    fn forget_arrived(&mut self, now: Time) {
         if self.streams.len() >= MAX_IDLE_STREAMS {
-            self.streams.retain(|_, &mut last| now - last < IDLE);
+            self.streams.retain(|_, &mut last| last > now);
         }
     }
 
@@ -250,6 +281,16 @@ impl Network {
         let worse = at(from).max(at(to));
         self.draws.chance(worse)
     }
+}
+
+/// A pair of hosts, from one to the other.
+const fn pair((from, to): (usize, usize)) -> u64 {
+    (from as u64) << 32 | to as u64
+}
+
+/// A pair of hosts, whichever comes first.
+const fn both((a, b): (usize, usize)) -> u64 {
+    if a < b { pair((a, b)) } else { pair((b, a)) }
 }
 
 /// Hashes a pair of hosts: fast, and the same in every run (nothing depends on the order anyway).
@@ -330,5 +371,19 @@ mod tests {
         assert_eq!(network.stream((0, 2), 0, 1, Time::ZERO), Some(Time::ZERO + way * 3));
         let later = Time::ZERO + Duration::from_secs(5);
         assert_eq!(network.stream((2, 0), 1, 0, later), Some(later + way));
+        assert_eq!(network.handshakes, 1);
+    }
+
+    #[test]
+    fn what_comes_keeps_a_connection_and_what_is_only_sent_does_not() {
+        let mut network = network();
+        let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+        let way = Duration::from_micros(41_250);
+        assert_eq!(network.connect((0, 2), 0, 1, at(0)), way * 2);
+        network.keep_open((2, 0), at(4));
+        assert_eq!(network.connect((0, 2), 0, 1, at(8)), Duration::ZERO);
+        assert_eq!(network.connect((0, 2), 0, 1, at(9)), way * 2);
+        assert_eq!(network.connect((0, 1), 0, 0, at(9)), Duration::ZERO);
+        assert_eq!(network.handshakes, 2);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pias_sim::{Sim, Topology};
+use pias_sim::{Setup, Sim, Topology};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -149,8 +149,9 @@ fn who_was_cut_off_does_not_tell_the_others_that_they_are_dead() {
     }
 }
 
-#[test]
-fn halves_that_were_split_find_together() {
+/// Cuts a service of ten clusters in halves until they have taken each other for dead, and for so much
+/// longer. When all agree again.
+fn reunited_after(longer: Duration) -> Option<Duration> {
     let mut sim = Sim::new(Topology::circle(10, 3), 11);
     sim.run_for(secs(6));
     for (a, b) in (0..5).flat_map(|a| (5..10).map(move |b| (a, b))) {
@@ -158,8 +159,20 @@ fn halves_that_were_split_find_together() {
     }
     let parted = sim.until(secs(30), |sim| agree(sim, 15));
     assert!(parted.is_some_and(|after| after < secs(20)), "{parted:?}");
+    sim.run_for(longer);
     sim.network.heal();
-    let healed = sim.until(secs(30), |sim| agree(sim, 30));
+    sim.until(secs(30), |sim| agree(sim, 30))
+}
+
+#[test]
+fn halves_that_were_split_find_together() {
+    let healed = reunited_after(Duration::ZERO);
+    assert!(healed.is_some_and(|after| after < secs(15)), "{healed:?}");
+}
+
+#[test]
+fn halves_that_were_quiet_for_minutes_find_together_as_soon() {
+    let healed = reunited_after(secs(300));
     assert!(healed.is_some_and(|after| after < secs(15)), "{healed:?}");
 }
 
@@ -215,4 +228,25 @@ fn the_same_seed_gives_the_same_run_to_the_byte() {
     assert!(run(7).len() > 1_000);
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
+}
+
+/// Handshakes per proxy and minute, in a time of some minutes.
+fn handshakes(sim: &mut Sim, minutes: u32) -> f64 {
+    let before = sim.network.handshakes();
+    sim.run_for(secs(60) * minutes);
+    (sim.network.handshakes() - before) as f64 / sim.hosts() as f64 / f64::from(minutes)
+}
+
+#[test]
+fn a_quiet_proxy_connects_to_a_stranger_once_a_minute_and_more_often_after_a_change() {
+    let mut sim = Setup::new(Topology::circle(24, 3), 14).start_known();
+    sim.run_for(secs(20));
+    let quiet = handshakes(&mut sim, 3);
+    assert!((0.5..1.3).contains(&quiet), "{quiet} in a minute");
+    sim.crash("c7x1");
+    let restless = handshakes(&mut sim, 1);
+    assert!((1.8..4.5).contains(&restless), "{restless} in a minute");
+    handshakes(&mut sim, 1);
+    let quiet = handshakes(&mut sim, 1);
+    assert!((0.5..1.3).contains(&quiet), "{quiet} in a minute");
 }

@@ -63,10 +63,10 @@ fn progress(sim: &Sim, began: Instant, what: &str) {
 }
 
 fn idle(sim: &mut Sim) -> Vec<Row> {
-    let handshakes = sim.network.handshakes;
+    let handshakes = sim.network.handshakes();
     sim.run_for(IDLE);
     let (tally, hosts) = (sim.tally(), sim.hosts() as f64);
-    let handshakes = (sim.network.handshakes - handshakes) * HANDSHAKE;
+    let handshakes = (sim.network.handshakes() - handshakes) * HANDSHAKE;
     let rate = |octets: u64| octets as f64 * 8.0 / 1_000.0 / IDLE.as_secs_f64();
     let most = tally.far_by_host.iter().copied().max().unwrap_or(0);
     let name = format!("idle traffic per proxy beyond its cluster, {} proxies", sim.hosts());

@@ -24,12 +24,13 @@ impl Sim {
             Delivery::Datagram => {
                 let [first, again] = self.network.datagram(here, there, self.now);
                 let carried = Carried::datagram(message);
+                let wait = self.network.connect((n, peer), here, there, self.now);
                 for (at, carried) in again
                     .map(|at| (at, carried.clone()))
                     .into_iter()
                     .chain(first.map(|at| (at, carried)))
                 {
-                    self.deliver_at(at, n, peer, carried);
+                    self.deliver_at(at + wait, n, peer, carried);
                 }
             }
             Delivery::Stream => {
@@ -61,6 +62,9 @@ impl Sim {
     pub(super) fn arrive(&mut self, n: HostNo, from: HostNo, life: u32, message: Carried) {
         if self.hosts[n].life != life {
             return;
+        }
+        if self.hosts[n].cluster != self.hosts[from].cluster {
+            self.network.keep_open((from, n), self.now);
         }
         let from = self.hosts[from].id;
         let message = message.message();
