@@ -139,6 +139,9 @@ pub(crate) const COUNT_LIFETIME: Duration = ms(95_000);
 pub(crate) const WARM_UP: Duration = ms(1_500);
 /// How long a packet is held in warm-up: less than the datapath keeps it (a second).
 pub(crate) const HOLD: Duration = ms(800);
+/// For how long a RAP does not say that a group has lost its last JAP: an agent that routing led to
+/// another proxy joins there within half a second and two long round trips, as a rule.
+pub(crate) const VACANT: Duration = ms(1_000);
 /// Least time between two pushes of one group's list.
 pub(crate) const PUSH_INTERVAL: Duration = ms(200);
 /// How long an ingress may use a list before it asks again.

@@ -165,6 +165,32 @@ fn a_packet_that_comes_before_any_report_is_held_and_refused_at_last() {
 }
 
 #[test]
+fn a_packet_for_a_group_that_has_just_lost_its_last_target_waits_for_the_next() {
+    let (mut node, lease, now) = with_target();
+    node.agent_message(AGENT, Leave { lease }.into(), now);
+    effects(&mut node);
+    assert_eq!(missed(&mut node, group(53), 1, now + Duration::from_millis(10)), []);
+    let back = now + Duration::from_millis(300);
+    node.agent_message(AGENT, wish(2, group(53), 1), back);
+    let delivery = ForwardingUpdate::Deliver { parked: ParkedId(1) };
+    assert!(updates(&mut node).contains(&delivery));
+}
+
+#[test]
+fn a_packet_for_a_group_without_targets_is_refused_once_none_came_for_a_second() {
+    let (mut node, lease, now) = with_target();
+    node.agent_message(AGENT, Leave { lease }.into(), now);
+    effects(&mut node);
+    let refusal = |parked| ForwardingUpdate::Refuse { parked: ParkedId(parked) };
+    assert_eq!(missed(&mut node, group(53), 1, now), []);
+    let given_up = run(&mut node, now + Duration::from_millis(1_000)).into_iter();
+    let refused = given_up.filter(|(_, effect)| *effect == Effect::Forward(refusal(1)));
+    assert_eq!(refused.map(|(at, _)| at).next(), Some(now + Duration::from_millis(800)));
+    let all = missed(&mut node, group(53), 2, now + Duration::from_millis(1_000));
+    assert!(all.contains(&refusal(2)), "{all:?}");
+}
+
+#[test]
 fn silent_raps_are_asked_in_turn_and_given_up_after_eight() {
     let mut node = among(&["a", "b", "c", "d", "e", "f", "g", "h"]);
     let foreign = (1..2_000)

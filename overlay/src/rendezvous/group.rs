@@ -6,7 +6,7 @@ use pias_protocol::{ids::ProxyId, time::Time};
 
 use crate::{
     limits::{MAX_ASKERS, MAX_FORMER},
-    timing::{ASKER_LIFETIME, COUNT_LIFETIME, INHERITED_LIFETIME, LIST_REPEAT},
+    timing::{ASKER_LIFETIME, COUNT_LIFETIME, INHERITED_LIFETIME, LIST_REPEAT, VACANT},
 };
 
 /// A JAP's report.
@@ -41,6 +41,8 @@ pub(crate) struct Group {
     askers: BTreeMap<ProxyId, Asker>,
     /// JAPs that serve it no more, the latest last: flows may be left there. At most [`MAX_FORMER`].
     former: Vec<ProxyId>,
+    /// When the last JAP left.
+    vacated: Option<Time>,
     /// When the list was last pushed.
     pub(crate) pushed: Option<Time>,
 }
@@ -51,8 +53,13 @@ impl Group {
         self.former.retain(|&former| former != jap);
         if count == 0 {
             self.serves_no_more(jap);
-            return self.counts.remove(&jap).is_some();
+            let served = self.counts.remove(&jap).is_some();
+            if served && self.counts.is_empty() {
+                self.vacated = Some(now);
+            }
+            return served;
         }
+        self.vacated = None;
         let known = Count { count, inherited: 0, expires: now + COUNT_LIFETIME };
         self.counts.insert(jap, known).is_none()
     }
@@ -69,13 +76,15 @@ impl Group {
         let before = self.counts.len();
         self.counts.retain(|_, count| count.expires > now);
         self.askers.retain(|_, asker| now - asker.asked < ASKER_LIFETIME);
+        self.vacated = self.vacated.filter(|&vacated| now < vacated + VACANT);
         self.counts.len() != before
     }
 
     /// When [`Group::expire`] will have something to do.
     pub(crate) fn next_expiry(&self) -> Option<Time> {
         let counts = self.counts.values().map(|count| count.expires);
-        counts.chain(self.askers.values().map(|asker| asker.asked + ASKER_LIFETIME)).min()
+        let askers = self.askers.values().map(|asker| asker.asked + ASKER_LIFETIME);
+        counts.chain(askers).chain(self.vacant_until()).min()
     }
 
     /// A proxy is gone, and its interest with it. Its count is its heir's: added to what that one
@@ -92,6 +101,7 @@ impl Group {
         let Some(count) = self.counts.remove(&dead) else { return false };
         let Some(heir) = heir else { return false };
         let expires = count.expires.min(now + INHERITED_LIFETIME);
+        self.vacated = None;
         let known = self.counts.entry(heir).or_insert(Count { count: 0, inherited: 0, expires });
         known.inherited = known.inherited.saturating_add(count.total());
         true
@@ -147,9 +157,14 @@ impl Group {
         !self.counts.is_empty()
     }
 
+    /// Until when nobody is told that nobody serves it: the last target may be joining elsewhere.
+    pub(crate) fn vacant_until(&self) -> Option<Time> {
+        self.vacated.map(|vacated| vacated + VACANT)
+    }
+
     /// Whether there is nothing to remember: that JAPs left is of use only while others serve it.
     pub(crate) fn idle(&self) -> bool {
-        self.counts.is_empty() && self.askers.is_empty()
+        self.counts.is_empty() && self.askers.is_empty() && self.vacated.is_none()
     }
 }
 
@@ -168,6 +183,8 @@ mod tests {
         assert!(!group.report(JAP, 9, Time::ZERO));
         assert!(group.report(JAP, 0, Time::ZERO));
         assert!(!group.report(JAP, 0, Time::ZERO));
+        assert!(!group.idle());
+        group.expire(Time::ZERO + VACANT);
         assert!(group.idle());
     }
 
@@ -204,6 +221,18 @@ mod tests {
         group.report(HEIR, 4, Time::ZERO);
         group.inherit(JAP, Some(HEIR), Time::ZERO);
         assert_eq!(group.counts().map(|(_, c)| c.total()).collect::<Vec<_>>(), [7]);
+    }
+
+    #[test]
+    fn one_that_lost_its_last_jap_is_waited_for_until_another_serves_it() {
+        let mut group = Group::default();
+        group.report(JAP, 0, Time::ZERO);
+        assert_eq!(group.vacant_until(), None, "it was not served");
+        group.report(JAP, 3, Time::ZERO);
+        group.report(JAP, 0, Time::ZERO);
+        assert_eq!(group.vacant_until(), Some(Time::ZERO + VACANT));
+        group.report(ProxyId(2), 1, Time::ZERO);
+        assert_eq!(group.vacant_until(), None);
     }
 
     #[test]

@@ -13,7 +13,8 @@
 //! two RAPs did that already (the whole service has just started), the packet is held for up to
 //! [`HOLD`], and goes to the first JAP that reports; only then is it refused. A wish for the list
 //! that comes by message is left unanswered: the asker tries the next RAP, and is told as soon as a
-//! JAP reports.
+//! JAP reports. So it is for a
+//! second (`VACANT`) after a group's last JAP has left.
 
 mod group;
 mod load;
@@ -148,7 +149,8 @@ impl Rendezvous {
         let group = self.groups.entry(key).or_default();
         if group.report(from, report.count, now) {
             let earliest = group.pushed.map_or(now, |pushed| (pushed + PUSH_INTERVAL).max(now));
-            self.timers.set_by(Due::Push(key), earliest);
+            let told = group.vacant_until().unwrap_or(earliest);
+            self.timers.set_by(Due::Push(key), told);
         }
         self.settle(key);
         if report.count > 0 {
@@ -185,16 +187,17 @@ impl Rendezvous {
         out: &mut Outbox,
     ) -> Answered {
         out.counters.resolved += 1;
-        let known = self.groups.get(&asking.group).is_some_and(Group::served);
-        if !known && !self.is_warm(&asking.group, world, now) {
-            return self.defer(asking, world, now, out);
-        }
         let ingress = world.members.cluster(asking.ingress).unwrap_or(world.cluster);
         let list = self.list(&asking.group, ingress, world);
-        self.tell(asking.ingress, asking.group, asking.ingress == world.own, world, now, out);
         let elsewhere =
             if asking.opens { vec![] } else { self.elsewhere(&asking.group, &list, world) };
         let next = pick(&list, asking.flow, asking.tried, &elsewhere);
+        let known = self.groups.get(&asking.group).is_some_and(Group::served);
+        if known || self.is_warm(&asking.group, world, now) {
+            self.tell(asking.ingress, asking.group, asking.ingress == world.own, world, now, out);
+        } else if next.is_none() {
+            return self.defer(asking, world, now, out);
+        }
         let parked = asking.parked;
         let verdict = match next {
             Some(jap) if jap == world.own => ForwardingUpdate::Deliver { parked },
@@ -211,9 +214,11 @@ impl Rendezvous {
     }
 
     /// Whether the JAPs of a group had time to report to this RAP: not if it has just started, or
-    /// would not be one of the group's RAPs were it not for a proxy that has just gone.
+    /// would not be one of the group's RAPs were it not for a proxy that has just gone, or if the last
+    /// JAP has just left.
     fn is_warm(&self, group: &GroupKey, world: &World, now: Time) -> bool {
-        if now < self.warm {
+        let vacant_until = self.groups.get(group).and_then(Group::vacant_until);
+        if now < self.warm || vacant_until.is_some_and(|until| now < until) {
             return false;
         }
         let fresh = self.departed.iter().filter(|(until, _)| now < *until);
@@ -256,7 +261,8 @@ impl Rendezvous {
             return Answered::Placed;
         }
         out.counters.held_packets += 1;
-        self.held.push((now + HOLD, asking));
+        // Who was tried before may be the one that it waits for.
+        self.held.push((now + HOLD, Asking { tried: None, ..asking }));
         self.timers.set_by(Due::Release, now + HOLD);
         Answered::Held
     }
@@ -380,6 +386,9 @@ impl Rendezvous {
             return;
         }
         let Some(group) = self.groups.get_mut(&key) else { return };
+        if let Some(until) = group.vacant_until().filter(|&until| now < until) {
+            return self.timers.set(Due::Push(key), until);
+        }
         for ingress in group.start_push(now) {
             self.send_list(ingress, key, world, out);
         }
