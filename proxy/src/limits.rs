@@ -39,7 +39,8 @@ pub const DIAL_PAUSE_LEAST: Duration = Duration::from_millis(50);
 /// (`pias_queue_drops_total{queue="unreachable"}`).
 pub const DIAL_PAUSE_MOST: Duration = Duration::from_secs(1);
 
-/// After how long without a packet a connection between proxies ends.
+/// After how long without a packet a connection between proxies ends. Mates, contacts and neighbours
+/// are beaten at least every two seconds, which keeps theirs; all others are dialled anew.
 pub const OVERLAY_IDLE: Duration = Duration::from_secs(5);
 
 /// Unidirectional streams that a peer may hold open: it uses one.

@@ -74,10 +74,11 @@ fn idle(sim: &mut Sim) -> Vec<Row> {
     let mut rows = vec![
         Row::at_most(name.clone(), rate(tally.far.octets) / hosts, "kbit/s", 10.0),
         Row::plain(format!("{name}, the busiest"), rate(most), "kbit/s"),
-        Row::plain(
+        Row::at_most(
             format!("{name}, with acknowledgements and handshakes"),
             rate(all) / hosts,
             "kbit/s",
+            10.0,
         ),
     ];
     for (kind, sent) in tally.far_by_kind.iter().enumerate().filter(|(_, sent)| sent.messages > 0) {
