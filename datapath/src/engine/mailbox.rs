@@ -28,7 +28,7 @@ pub(super) enum Command {
     Update(ForwardingUpdate),
     Counters(Sender<Counters>),
     Occupancy(Sender<Occupancy>),
-    Flows(usize, Sender<Vec<FlowView>>),
+    Flows(Vec<GroupKey>, usize, Sender<Vec<FlowView>>),
     Explain(SocketAddr, GroupKey, Sender<Explanation>),
     Pause(Sender<()>),
     Adopt(Box<Tables>),

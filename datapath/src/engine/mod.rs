@@ -290,12 +290,12 @@ impl EngineHandle {
         self.mailbox.ask_within(HAND_OVER_WITHIN, Command::HandOver)
     }
 
-    /// Up to `limit` flows that pass here.
+    /// Up to `limit` flows that pass here, of these groups, or of all if there are none.
     ///
     /// # Errors
     /// [`EngineGone`].
-    pub fn flows(&self, limit: usize) -> Result<Vec<FlowView>, EngineGone> {
-        self.mailbox.ask(|answer| Command::Flows(limit, answer))
+    pub fn flows(&self, groups: Vec<GroupKey>, limit: usize) -> Result<Vec<FlowView>, EngineGone> {
+        self.mailbox.ask(|answer| Command::Flows(groups, limit, answer))
     }
 
     /// Where a packet of this client to this group would go that entered here, and why.

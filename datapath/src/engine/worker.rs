@@ -308,8 +308,8 @@ impl Worker {
                 drop(answer.try_send(forward.pipeline.counters().clone()));
             }
             Command::Occupancy(answer) => drop(answer.try_send(forward.pipeline.occupancy())),
-            Command::Flows(limit, answer) => {
-                drop(answer.try_send(forward.pipeline.flows(limit, now)));
+            Command::Flows(groups, limit, answer) => {
+                drop(answer.try_send(forward.pipeline.flows(&groups, limit, now)));
             }
             Command::Explain(client, group, answer) => {
                 drop(answer.try_send(forward.pipeline.explain(client, group, now)));

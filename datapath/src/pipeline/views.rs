@@ -114,9 +114,10 @@ impl Pipeline {
         }
     }
 
-    /// Up to `limit` flows: those NATed here first, then those that enter here, then those held.
+    /// Up to `limit` flows of these groups, or of all if there are none: those NATed here first, then
+    /// those that enter here, then those held.
     #[must_use]
-    pub fn flows(&self, limit: usize, now: Time) -> Vec<FlowView> {
+    pub fn flows(&self, groups: &[GroupKey], limit: usize, now: Time) -> Vec<FlowView> {
         let joined = self.nat.iter().map(|flow| FlowView {
             client: flow.key.client,
             group: flow.key.group,
@@ -152,7 +153,8 @@ impl Pipeline {
                 idle_s: told_s,
             }
         });
-        joined.chain(entered).chain(held).take(limit).collect()
+        let wanted = |flow: &FlowView| groups.is_empty() || groups.contains(&flow.group);
+        joined.chain(entered).chain(held).filter(wanted).take(limit).collect()
     }
 
     /// Where a packet of this client to this group would go that entered here now and may open a

@@ -123,10 +123,7 @@ pub(super) fn kill_ingress(lab: &Lab, lines: &mut Vec<String>) -> anyhow::Result
 
 /// Whether a proxy says that it is the ingress of a flow of this group.
 fn has_ingress_flow(lab: &Lab, proxy: &str, group: &str) -> bool {
-    let flows = lab.host(proxy).piasctl(&["flows"]).unwrap_or_default();
+    let flows = lab.host(proxy).piasctl(&["flows", group]).unwrap_or_default();
     let rows = flows["flows"].as_array().map(Vec::as_slice).unwrap_or_default();
-    rows.iter().any(|flow| {
-        flow["role"].as_str() == Some("ingress")
-            && flow["group"].as_str().is_some_and(|of| of.starts_with(group))
-    })
+    rows.iter().any(|flow| flow["role"].as_str() == Some("ingress"))
 }

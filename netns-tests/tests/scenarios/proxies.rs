@@ -57,10 +57,9 @@ fn ingress_of(lab: &Lab, pop: &str, client: &str, group: &str) -> String {
     let address = lab.host(client).status().expect("a host").addresses[0].clone();
     let client = address.split('/').next().unwrap_or_default().to_owned() + ":";
     let enters_at = |proxy: &String| {
-        let flows = lab.host(proxy).piasctl(&["flows"]).expect("piasctl");
+        let flows = lab.host(proxy).piasctl(&["flows", group]).expect("piasctl");
         flows["flows"].as_array().into_iter().flatten().any(|flow| {
             flow["role"] == "ingress"
-                && flow["group"] == group
                 && flow["client"].as_str().is_some_and(|from| from.starts_with(&client))
         })
     };

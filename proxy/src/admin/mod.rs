@@ -65,11 +65,11 @@ pub trait Datapath: Send + Sync + 'static {
     /// # Errors
     /// [`EngineGone`].
     fn occupancy(&self) -> Result<Occupancy, EngineGone>;
-    /// Up to `limit` flows.
+    /// Up to `limit` flows of these groups, or of all if there are none.
     ///
     /// # Errors
     /// [`EngineGone`].
-    fn flows(&self, limit: usize) -> Result<Vec<FlowView>, EngineGone>;
+    fn flows(&self, groups: Vec<GroupKey>, limit: usize) -> Result<Vec<FlowView>, EngineGone>;
     /// Where a packet would go, and why.
     ///
     /// # Errors
@@ -86,8 +86,8 @@ impl Datapath for EngineHandle {
         Self::occupancy(self)
     }
 
-    fn flows(&self, limit: usize) -> Result<Vec<FlowView>, EngineGone> {
-        Self::flows(self, limit)
+    fn flows(&self, groups: Vec<GroupKey>, limit: usize) -> Result<Vec<FlowView>, EngineGone> {
+        Self::flows(self, groups, limit)
     }
 
     fn explain(&self, client: SocketAddr, group: GroupKey) -> Result<Explanation, EngineGone> {
@@ -388,10 +388,19 @@ async fn group(
     Ok(Json(views::GroupDetails { groups: app.0.brain.ask(ask).await? }))
 }
 
-async fn flows(State(app): State<App>) -> Answer<views::Flows> {
+#[derive(Deserialize)]
+struct FlowsQuestion {
+    group: Option<String>,
+}
+
+async fn flows(
+    State(app): State<App>,
+    Query(question): Query<FlowsQuestion>,
+) -> Answer<views::Flows> {
+    let groups = question.group.as_deref().map_or(Ok(vec![]), views::group_keys)?;
     let proxies = app.0.brain.ask(|node, now| node.proxies(now)).await?;
     let names = views::Names::new(&proxies);
-    let flows = app.datapath(|datapath| datapath.flows(limits::FLOWS_LISTED)).await?;
+    let flows = app.datapath(|datapath| datapath.flows(groups, limits::FLOWS_LISTED)).await?;
     let flows = flows.iter().map(|flow| views::Flow::new(flow, &names)).collect();
     Ok(Json(views::Flows { flows }))
 }

@@ -31,7 +31,7 @@ impl Datapath for Still {
         Ok(Occupancy::default())
     }
 
-    fn flows(&self, _limit: usize) -> Result<Vec<FlowView>, EngineGone> {
+    fn flows(&self, _groups: Vec<GroupKey>, _limit: usize) -> Result<Vec<FlowView>, EngineGone> {
         Ok(Vec::new())
     }
 
@@ -52,7 +52,7 @@ impl Datapath for Hung {
         Err(EngineGone)
     }
 
-    fn flows(&self, _limit: usize) -> Result<Vec<FlowView>, EngineGone> {
+    fn flows(&self, _groups: Vec<GroupKey>, _limit: usize) -> Result<Vec<FlowView>, EngineGone> {
         Err(EngineGone)
     }
 
@@ -185,9 +185,11 @@ async fn an_explanation_tells_the_flow_s_way() {
 #[tokio::test]
 async fn a_question_that_makes_no_sense_is_answered_with_what_to_write() {
     let daemon = daemon();
-    let error = daemon.ctl(&["group", "203.0.113.10"]).await.unwrap_err();
-    assert!(error.to_string().contains("write 203.0.113.10:53"), "{error}");
-    assert_eq!(error.exit_code(), 1);
+    for question in ["group", "flows"] {
+        let error = daemon.ctl(&[question, "203.0.113.10"]).await.unwrap_err();
+        assert!(error.to_string().contains("write 203.0.113.10:53"), "{error}");
+        assert_eq!(error.exit_code(), 1);
+    }
     let error = daemon.ctl(&["explain", "me", "203.0.113.10:53"]).await.unwrap_err();
     assert!(error.to_string().contains("`me` is no client"), "{error}");
 }

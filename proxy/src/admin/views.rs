@@ -94,10 +94,10 @@ pub struct Upgraded {
     pub paused_ms: f64,
 }
 
-/// `GET /flows`.
+/// `GET /flows`, `GET /flows?group=...`.
 #[derive(Serialize)]
 pub struct Flows {
-    /// Flows that pass here, at most [`crate::limits::FLOWS_LISTED`].
+    /// Flows that pass here, of one group or of all, at most [`crate::limits::FLOWS_LISTED`].
     pub flows: Vec<Flow>,
 }
 

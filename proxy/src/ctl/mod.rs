@@ -53,8 +53,11 @@ enum Command {
     },
     /// The targets registered here
     Targets,
-    /// The flows that pass here
-    Flows,
+    /// The flows that pass here, ten thousand at most
+    Flows {
+        /// Those of one group alone: AA:port, or AA:port/tcp or /udp
+        group: Option<String>,
+    },
     /// Packets that went no further, by reason
     Drops {
         /// Those that never happened, too
@@ -181,7 +184,10 @@ pub async fn run(cli: Cli, out: &mut impl Write) -> Result<(), CtlError> {
             (format!("/group?group={}", client::escape(&group)), render::group)
         }
         Command::Targets => ("/targets".to_owned(), render::targets),
-        Command::Flows => ("/flows".to_owned(), render::flows),
+        Command::Flows { group: None } => ("/flows".to_owned(), render::flows),
+        Command::Flows { group: Some(group) } => {
+            (format!("/flows?group={}", client::escape(&group)), render::flows)
+        }
         Command::Drops { all: true } => ("/drops".to_owned(), render::all_drops),
         Command::Drops { all: false } => ("/drops".to_owned(), render::drops),
         Command::Explain { client, group } => {

@@ -232,5 +232,7 @@ fn an_explanation_ends_where_the_packet_goes() {
     let nat = proxy.delivered(&mut testing::udp(CLIENT, DNS, b"q"));
     let known = Step::KnownFlow { target: TargetId(5), address: sock("10.0.0.1:53"), nat };
     assert_eq!(last(&proxy), known);
-    assert_eq!(proxy.pipeline.flows(10, proxy.now).len(), 1);
+    let flows = |of: &[_]| proxy.pipeline.flows(of, 10, proxy.now).len();
+    let [dns, web] = ["203.0.113.10:53/udp", "203.0.113.10:80/tcp"].map(|g| g.parse().unwrap());
+    assert_eq!((flows(&[]), flows(&[web]), flows(&[web, dns])), (1, 0, 1));
 }
