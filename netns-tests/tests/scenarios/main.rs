@@ -7,6 +7,7 @@
 mod drain_load;
 mod hostile;
 mod icmp;
+mod machine;
 mod many_targets;
 mod paths;
 mod proxies;

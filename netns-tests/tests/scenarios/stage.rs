@@ -9,6 +9,8 @@ use std::time::Duration;
 use pias_lab::topology::GroupSpec;
 use pias_lab::{Join, Lab, Options, Topology, bracketed, clock, testing, wait_until};
 
+use crate::machine::{Ticks, wait_until_steady};
+
 /// The POPs of the default topology. Each has the client `c-POP`, the targets
 /// `POP-t1` and `POP-t2`, and the proxies `POP1` and `POP2`.
 pub(crate) const POPS: [&str; 3] = ["fra", "nyc", "sin"];
@@ -27,6 +29,7 @@ static TURN: Mutex<Option<Lab>> = Mutex::new(None);
 pub(crate) struct Stage {
     lab: Option<Lab>,
     shared: bool,
+    began: Ticks,
     turn: MutexGuard<'static, Option<Lab>>,
 }
 
@@ -45,7 +48,8 @@ impl Stage {
             let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("scenarios-{number}"));
             up(&shared_topology(), &Options { state: Some(state), ..Options::default() })
         });
-        Some(Self { lab: Some(lab), shared: true, turn })
+        wait_until_steady();
+        Some(Self { lab: Some(lab), shared: true, began: Ticks::now(), turn })
     }
 
     /// A lab of its own, of another topology.
@@ -56,7 +60,9 @@ impl Stage {
         let mut turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         // Two labs at once would share two cores.
         drop(turn.take());
-        Some(Self { lab: Some(up(topology, &Options::default())), shared: false, turn })
+        let lab = Some(up(topology, &Options::default()));
+        wait_until_steady();
+        Some(Self { lab, shared: false, began: Ticks::now(), turn })
     }
 }
 
@@ -71,6 +77,9 @@ impl Deref for Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            let stolen = Ticks::now().stolen_since(self.began);
+            eprintln!("the host took {:.0} % of the machine's time meanwhile", stolen * 100.0);
+            tell_refusals(self);
             eprintln!("logs: {}", self.logs().display());
         } else if self.shared {
             *self.turn = self.lab.take();
@@ -78,7 +87,28 @@ impl Drop for Stage {
     }
 }
 
+/// Prints what each proxy turned away since it started, by reason.
+fn tell_refusals(lab: &Lab) {
+    for proxy in POPS.iter().flat_map(|pop| [format!("{pop}1"), format!("{pop}2")]) {
+        let Ok(status) = lab.host(&proxy).piasctl(&["status"]) else { continue };
+        let drops = lab.host(&proxy).piasctl(&["drops"]).unwrap_or_default();
+        let drops = drops["drops"].as_array().into_iter().flatten();
+        let dropped = drops.filter(|drop| drop["packets"] != 0);
+        let dropped: Vec<_> =
+            dropped.map(|drop| format!("{} {}", drop["reason"], drop["packets"])).collect();
+        let paths = &status["engine"]["paths"];
+        eprintln!(
+            "{proxy}: refused {}, second chances {}, promoted {}; dropped {}",
+            paths["refused"],
+            paths["second_chance"],
+            paths["flow_promoted"],
+            dropped.join(", ")
+        );
+    }
+}
+
 fn up(topology: &Topology, options: &Options) -> Lab {
+    wait_until_steady();
     let lab = Lab::up(topology, options).expect("the lab boots");
     let times = lab.boot_times();
     println!("{}: {:.1?}", topology.name, times.built + times.routed + times.proxies);
