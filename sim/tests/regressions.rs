@@ -61,3 +61,10 @@ fn a_rap_that_did_not_hear_of_the_last_leave_is_told_again_after_a_split() {
 fn a_rap_that_starts_anew_is_told_again_soon() {
     holds(1_120);
 }
+
+/// The seeds and all of another cluster had started anew and knew only each other; those who lived on called
+/// the cluster that they held for dead without saying who they are.
+#[test]
+fn proxies_that_start_anew_learn_of_those_who_call_their_cluster() {
+    holds(6_502);
+}

@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, time::Duration};
 use pias_protocol::{
     hash,
     ids::{ClusterId, ProxyId},
-    overlay::ClusterWord,
+    overlay::{ClusterWord, MemberUpdate},
     time::Time,
 };
 
@@ -248,6 +248,10 @@ impl Watch {
                 // Who is dead for long need not be called by all its watchers all the time.
                 let standing: Vec<_> = cluster.standing().map(|member| member.id).collect();
                 if let Some(&member) = standing.get(calls % standing.len().max(1)) {
+                    // One that starts anew may know nobody: it is told who calls.
+                    let own = table.get(self.own).map(|(cluster, own)| own.record(cluster));
+                    let members = own.into_iter().collect();
+                    out.send(member, MemberUpdate { pushed: true, clusters: vec![], members });
                     ask(member, now, out);
                 }
                 watched.stage = Stage::Down(calls + 1);
