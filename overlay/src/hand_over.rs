@@ -40,7 +40,7 @@ pub struct NodeState {
     pub heirs: Vec<(ProxyId, ProxyId)>,
     /// Dead mates, their NAT addresses, and who goes on with their flows.
     pub heirlooms: Vec<(ProxyId, Vec<IpAddr>, ProxyId)>,
-    /// As a RAP: the counts of JAPs.
+    /// As a RAP: the counts of JAPs; 0 for those that served a group before.
     pub counts: Vec<(GroupKey, ProxyId, u32)>,
     /// As a RAP: the ingresses that are told of changes.
     pub askers: Vec<(GroupKey, ProxyId)>,
