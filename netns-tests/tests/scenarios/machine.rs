@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 /// Share of its time that a machine may lose and still be steady: links are watched by BFD, which bears
 /// 150 ms of silence.
-const STEADY: f64 = 0.02;
+const STEADY: f64 = 0.05;
 
 /// How long it is looked at.
 const LOOK: Duration = Duration::from_millis(400);
 
 /// How long a scenario waits for a steady machine at most; then it begins all the same.
-const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The time of all processors since the boot, in ticks (proc_stat(5)).
 #[derive(Clone, Copy)]
