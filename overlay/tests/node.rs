@@ -36,6 +36,12 @@ fn group(port: u16) -> GroupKey {
     format!("203.0.113.10:{port}/udp").parse().unwrap()
 }
 
+/// A group that others are the RAPs of.
+fn foreign(node: &Node) -> GroupKey {
+    let others = |g: &GroupKey| !node.group(g, Time::ZERO).summary.rendezvous;
+    (1..2_000).map(group).find(others).expect("some group is another's")
+}
+
 fn lone() -> Node {
     let seeds = vec![Seed { name: "fra1".into(), address: "198.51.100.1".parse().unwrap() }];
     let config = NodeConfig { seeds, ..config() };
@@ -193,10 +199,7 @@ fn a_packet_for_a_group_without_targets_is_refused_once_none_came_for_a_second()
 #[test]
 fn silent_raps_are_asked_in_turn_and_given_up_after_eight() {
     let mut node = among(&["a", "b", "c", "d", "e", "f", "g", "h"]);
-    let foreign = (1..2_000)
-        .map(group)
-        .find(|g| !node.group(g, Time::ZERO).summary.rendezvous)
-        .expect("some group is another's");
+    let foreign = foreign(&node);
     let all = missed(&mut node, foreign, 1, ms(1));
     let how = RelayHow::Resolve { tried: None };
     assert!(all.iter().any(|u| matches!(u, ForwardingUpdate::Relay { how: h, .. } if *h == how)));
@@ -217,10 +220,7 @@ fn silent_raps_are_asked_in_turn_and_given_up_after_eight() {
 #[test]
 fn a_jap_without_targets_is_dropped_and_a_used_up_list_goes_back_to_the_rap() {
     let mut node = among(&["a", "b", "c", "d", "e", "f", "g", "h"]);
-    let foreign = (1..2_000)
-        .map(group)
-        .find(|g| !node.group(g, Time::ZERO).summary.rendezvous)
-        .expect("some group is another's");
+    let foreign = foreign(&node);
     missed(&mut node, foreign, 1, ms(1));
     let japs = [ProxyId::of("a"), ProxyId::of("b")];
     let candidates: Vec<_> =
@@ -240,10 +240,7 @@ fn a_jap_without_targets_is_dropped_and_a_used_up_list_goes_back_to_the_rap() {
 #[test]
 fn a_jap_that_had_no_target_is_tried_again_where_a_rap_names_it_alone() {
     let mut node = among(&["a", "b", "c", "d", "e", "f", "g", "h"]);
-    let foreign = (1..2_000)
-        .map(group)
-        .find(|g| !node.group(g, Time::ZERO).summary.rendezvous)
-        .expect("some group is another's");
+    let foreign = foreign(&node);
     missed(&mut node, foreign, 1, ms(1));
     let jap = ProxyId::of("a");
     let candidates = vec![Candidate { proxy: jap, tier: 0, weight: 1 }];

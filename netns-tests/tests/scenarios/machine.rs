@@ -47,6 +47,7 @@ pub(crate) fn wait_until_steady() {
     let start = Instant::now();
     loop {
         let before = Ticks::now();
+        // Not a wait for something: a share of time is measured over time.
         sleep(LOOK);
         let stolen = Ticks::now().stolen_since(before);
         if stolen <= STEADY && start.elapsed() < 2 * LOOK {

@@ -8,13 +8,11 @@
 //!
 //! **Ignorance is no answer at first.** For [`WARM_UP`] after its start, and as long after a proxy's
 //! departure for the groups that this handed to it, a RAP that knows nobody for a group does not say
-//! so. It
-//! passes the packet on to the next RAP of the ring, which may have known the group for long. Where
+//! so. It passes the packet on to the next RAP of the ring, which may have known the group for long. Where
 //! two RAPs did that already (the whole service has just started), the packet is held for up to
 //! [`HOLD`], and goes to the first JAP that reports; only then is it refused. A wish for the list
 //! that comes by message is left unanswered: the asker tries the next RAP, and is told as soon as a
-//! JAP reports. So it is for a
-//! second (`VACANT`) after a group's last JAP has left.
+//! JAP reports. So it is for a second (`VACANT`) after a group's last JAP has left.
 
 mod group;
 mod load;
