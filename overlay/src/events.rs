@@ -33,11 +33,10 @@ impl Node {
                 self.second_chance(asking, cause, now);
             }
             ForwardingEvent::IngressUsed(group) => self.ingress.used(group, world, now, out),
-            // Suspicion is settled by probes, which do not need this.
-            ForwardingEvent::TargetAnswers(_) => {}
+            ForwardingEvent::TargetAnswers(id) => self.join.target_answers(id),
             ForwardingEvent::TargetRefuses(id) => self.join.target_refuses(id, now, out),
             ForwardingEvent::TargetSilent { target, .. } => {
-                self.join.target_silent(target, now, out);
+                self.join.target_silent(target, world, now, out);
             }
             ForwardingEvent::TargetUsed(id) => self.join.target_used(id, now, out),
             ForwardingEvent::ProbeDone { target, outcome } => {

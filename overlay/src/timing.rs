@@ -190,6 +190,8 @@ pub(crate) const PROBE_BACKOFF_MIN: Duration = ms(250);
 pub(crate) const PROBE_BACKOFF_MAX: Duration = ms(2_000);
 /// When the answer to a probe is taken for lost: the datapath gives up after a second.
 pub(crate) const PROBE_LOST: Duration = ms(1_500);
+/// A service that falls so soon after probes spoke for it did not rise.
+pub(crate) const FLAPPING: Duration = ms(60_000);
 /// How long an agent waits at most for the word that it is a member, while RAPs are told: twice a
 /// long round trip.
 pub(crate) const GRANTED_WAIT: Duration = ms(500);

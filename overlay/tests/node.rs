@@ -348,6 +348,26 @@ fn a_refused_target_is_probed_taken_out_and_probed_again() {
     assert_eq!(again, Some(now + Duration::from_millis(250)));
 }
 
+/// Its machine refuses few packets a second, and flows used that up: the probe hears nothing.
+#[test]
+fn a_udp_target_that_refuses_a_flow_and_answers_no_other_is_taken_out() {
+    use ForwardingEvent::{TargetAnswers, TargetRefuses, TargetSilent};
+    let state = |events: &[fn(TargetId) -> ForwardingEvent]| {
+        let (mut node, lease, now) = with_target();
+        for event in events {
+            node.handle_event(event(lease), now);
+        }
+        let outcome = ProbeOutcome::Silent;
+        node.handle_event(ForwardingEvent::ProbeDone { target: lease, outcome }, now);
+        node.targets(now)[0].state
+    };
+    let silent = |target| TargetSilent { target, unanswered: 3 };
+    assert_eq!(state(&[TargetRefuses, silent]), "down");
+    assert_eq!(state(&[TargetRefuses]), "up");
+    assert_eq!(state(&[silent]), "up");
+    assert_eq!(state(&[TargetRefuses, TargetAnswers, silent]), "up");
+}
+
 #[test]
 fn an_agent_that_sends_nothing_loses_its_lease() {
     let (mut node, _, now) = with_target();

@@ -81,6 +81,34 @@ fn a_killed_server_loses_its_new_udp_flows_to_the_other_target_within_a_second()
     leave(joins);
 }
 
+/// Its machine says only once a second that nobody is there: most flows end in silence.
+#[test]
+fn a_killed_server_that_is_asked_a_thousand_times_a_second_loses_its_flows_to_the_other_within_a_second()
+ {
+    let Some(lab) = Stage::shared() else { return };
+    let [address, _] = anycast(36);
+    let joins = ["fra-t1", "fra-t2"].map(|target| join(&lab, target, &address, "53/udp"));
+    let service = service(&address, 53);
+    let crowd = lab.host("c-fra").query(&[&service], 2000).expect("queries");
+    crowd.watch_until(clock() + ONE_SECOND).expect("the client goes on");
+    let event = clock();
+    lab.host("fra-t1").kill("nsd", Signal::SIGKILL).expect("nsd runs");
+    crowd.watch_until(event + 2 * WATCH).expect("the client goes on");
+    let queries = crowd.stop().expect("the client ends").since(event);
+    println!(
+        "busy server killed: {} of {} queries failed {:?}, asked up to {:.0?} after; answers since: {:?}",
+        queries.failures().values().sum::<usize>(),
+        queries.asked(),
+        queries.failures(),
+        queries.outage(event).map(|(_, last)| last),
+        queries.by_target(),
+    );
+    lab.host("fra-t1").restart("nsd").expect("nsd starts again");
+    back_again(&lab, 36);
+    leave(joins);
+    assert!(queries.outage(event).is_none_or(|(_, last)| last <= ONE_SECOND));
+}
+
 #[test]
 fn a_killed_server_loses_its_new_tcp_flows_to_the_other_target_within_a_second() {
     let Some(lab) = Stage::shared() else { return };

@@ -3,6 +3,7 @@
 //! ```text
 //!   TargetRefuses ──► Probe ──► Answered: nothing was wrong, or it is back
 //!   TargetSilent ───► Probe     Refused, Silent: down; probed again after 250 ms, 500 ms, ... 2 s
+//!   TargetRefuses, then TargetSilent, and no TargetAnswers between: a UDP service is down
 //!              └────► Ping ───► Pong
 //!   TargetUsed ─────► Ping      unanswered twice: the agent is dead, its memberships end
 //!   AgentUnreachable► Ping
@@ -33,12 +34,36 @@ impl Join {
     /// A target refused a flow.
     pub(crate) fn target_refuses(&mut self, id: TargetId, now: Time, out: &mut Outbox) {
         self.probe(id, now, out);
+        if let Some(target) = self.targets.get_mut(&id) {
+            target.refused = true;
+        }
     }
 
-    /// New flows to a target stay unanswered: is the service there, is the agent?
-    pub(crate) fn target_silent(&mut self, id: TargetId, now: Time, out: &mut Outbox) {
+    /// A target answered a flow after it had refused one, or was silent.
+    pub(crate) fn target_answers(&mut self, id: TargetId) {
+        if let Some(target) = self.targets.get_mut(&id) {
+            target.refused = false;
+        }
+    }
+
+    /// New flows to a target stay unanswered: is the service there, is the agent? A machine tells each
+    /// of its peers only once a second or so that a port is closed (RFC 1812 section 4.3.2.8): where
+    /// flows use that up, a probe hears nothing, and their own word must do.
+    pub(crate) fn target_silent(
+        &mut self,
+        id: TargetId,
+        world: &World,
+        now: Time,
+        out: &mut Outbox,
+    ) {
         self.probe(id, now, out);
-        if let Some(agent) = self.targets.get(&id).and_then(|target| target.agent) {
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        let agent = target.agent;
+        if target.refuses_flows() {
+            let verdict = target.believe(Service::Refuses, now);
+            self.judged(id, verdict, "it refuses flows, and answers none", world, now, out);
+        }
+        if let Some(agent) = agent {
             // A service may be slow for many reasons: the doubt in its agent is weak.
             self.try_agent(agent, 2, now, out);
         }
@@ -76,7 +101,26 @@ impl Join {
             target.probing = None;
             return;
         }
-        let verdict = target.probed(outcome);
+        let verdict = target.probed(outcome, now);
+        let why = if target.service == Service::Silent {
+            "it does not answer a probe"
+        } else {
+            "it refuses a probe"
+        };
+        self.judged(id, verdict, why, world, now, out);
+    }
+
+    /// What a probe, or flows, said of a service.
+    fn judged(
+        &mut self,
+        id: TargetId,
+        verdict: Verdict,
+        against: &'static str,
+        world: &World,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let Some(target) = self.targets.get_mut(&id) else { return };
         if target.service != Service::Answers {
             let wait = target.next_backoff();
             self.timers.set(Due::Probe(id), now + wait);
@@ -84,12 +128,7 @@ impl Join {
         match verdict {
             Verdict::Keep => {}
             Verdict::Rise => self.changed(id, true, "a probe is not refused", world, now, out),
-            Verdict::Fall if outcome == ProbeOutcome::Refused => {
-                self.changed(id, false, "it refuses a probe", world, now, out);
-            }
-            Verdict::Fall => {
-                self.changed(id, false, "it does not answer a probe", world, now, out);
-            }
+            Verdict::Fall => self.changed(id, false, against, world, now, out),
         }
     }
 
@@ -106,7 +145,7 @@ impl Join {
         let before = target.takes_flows();
         target.healthy = up;
         if up && target.service != Service::Answers {
-            target.become_service(Service::Answers);
+            target.believe(Service::Answers, now);
             self.timers.cancel(Due::Probe(id));
         }
         let (after, group, address) = (target.takes_flows(), target.group, target.address);

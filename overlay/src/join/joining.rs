@@ -83,7 +83,7 @@ impl Join {
         entry.healthy = wish.healthy;
         entry.leaving = false;
         if entry.service != Service::Answers {
-            entry.become_service(Service::Answers);
+            entry.believe(Service::Answers, now);
         }
         match former {
             Some(former) if former != id => {

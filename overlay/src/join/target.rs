@@ -12,8 +12,13 @@ use pias_protocol::{
 
 use crate::{
     effect::AgentId,
-    timing::{PROBE_BACKOFF_MAX, PROBE_BACKOFF_MIN},
+    timing::{FLAPPING, PROBE_BACKOFF_MAX, PROBE_BACKOFF_MIN},
 };
+
+/// Silent probes in a row that speak for a UDP service that is down, and how many at most if it was
+/// taken for well again in vain: its number doubles.
+const SILENCES: u8 = 3;
+const MAX_SILENCES: u8 = 12;
 
 /// What this proxy found out about a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +66,13 @@ pub(crate) struct Registered {
     pub(crate) probing: Option<Time>,
     /// How long until the next probe while it is down.
     backoff: Duration,
+    /// Whether it refused a flow, and answered none since.
+    pub(crate) refused: bool,
     /// Silent probes in a row while it is down: of a UDP service they speak for it.
     silences: u8,
+    /// How many of them it takes, and when they last were enough.
+    enough: u8,
+    risen: Option<Time>,
 }
 
 impl Registered {
@@ -88,7 +98,10 @@ impl Registered {
             service: Service::Answers,
             probing: None,
             backoff: PROBE_BACKOFF_MIN,
+            refused: false,
             silences: 0,
+            enough: SILENCES,
+            risen: None,
         }
     }
 
@@ -168,47 +181,58 @@ impl Registered {
     }
 
     /// A probe's outcome.
-    pub(crate) fn probed(&mut self, outcome: ProbeOutcome) -> Verdict {
+    pub(crate) fn probed(&mut self, outcome: ProbeOutcome, now: Time) -> Verdict {
         self.probing = None;
-        let was = self.service;
-        let now = match (outcome, self.group.protocol) {
-            (ProbeOutcome::Answered, _) => Service::Answers,
-            (ProbeOutcome::Refused, _) => Service::Refuses,
-            (ProbeOutcome::Silent, Protocol::Tcp) => Service::Silent,
-            (ProbeOutcome::Silent, Protocol::Udp) => return self.silent_udp(),
-        };
-        self.become_service(now);
-        match (was, now) {
-            (Service::Answers, Service::Answers) => Verdict::Keep,
-            (_, Service::Answers) => Verdict::Rise,
-            (Service::Answers, _) => Verdict::Fall,
-            _ => Verdict::Keep,
+        match (outcome, self.group.protocol) {
+            (ProbeOutcome::Answered, _) => self.believe(Service::Answers, now),
+            (ProbeOutcome::Refused, _) => self.believe(Service::Refuses, now),
+            (ProbeOutcome::Silent, Protocol::Tcp) => self.believe(Service::Silent, now),
+            (ProbeOutcome::Silent, Protocol::Udp) => self.silent_udp(now),
         }
     }
 
+    /// Whether a UDP service that is taken for well refused a flow, and answered none since: more than
+    /// a refusal, which anyone can forge, but no proof.
+    pub(crate) fn refuses_flows(&self) -> bool {
+        let doubted = self.refused && self.service == Service::Answers && !self.leaving;
+        doubted && self.group.protocol == Protocol::Udp
+    }
+
     /// A UDP service need not answer an empty datagram: silence changes nothing while it is up. While
-    /// it is down for a refusal, two silences in a row say that nobody refuses any more (one may
-    /// only mean that its machine limits the rate of its refusals: RFC 1812 section 4.3.2.8).
-    fn silent_udp(&mut self) -> Verdict {
+    /// it is down, some silences in a row say that nobody refuses any more. Fewer may only mean that
+    /// its machine limits the rate of its refusals, and so may more, where many of its services are
+    /// down.
+    fn silent_udp(&mut self, now: Time) -> Verdict {
         if self.service == Service::Answers {
             return Verdict::Keep;
         }
         self.silences += 1;
-        if self.silences < 2 {
+        if self.silences < self.enough {
             self.backoff = PROBE_BACKOFF_MIN;
             return Verdict::Keep;
         }
-        self.become_service(Service::Answers);
-        Verdict::Rise
+        self.risen = Some(now);
+        self.believe(Service::Answers, now)
     }
 
     /// What this proxy believes from now on.
-    pub(crate) fn become_service(&mut self, service: Service) {
-        if service == Service::Answers {
-            self.backoff = PROBE_BACKOFF_MIN;
-        }
-        self.service = service;
+    pub(crate) fn believe(&mut self, service: Service, now: Time) -> Verdict {
+        let was = std::mem::replace(&mut self.service, service);
         self.silences = 0;
+        self.refused = false;
+        match (was, service) {
+            (Service::Answers, Service::Answers) => Verdict::Keep,
+            (_, Service::Answers) => {
+                self.backoff = PROBE_BACKOFF_MIN;
+                Verdict::Rise
+            }
+            (Service::Answers, _) => {
+                let in_vain = self.risen.is_some_and(|risen| now - risen < FLAPPING);
+                self.enough = if in_vain { (self.enough * 2).min(MAX_SILENCES) } else { SILENCES };
+                Verdict::Fall
+            }
+            _ => Verdict::Keep,
+        }
     }
 
     /// How long to wait before the next probe; doubles each time.
@@ -242,35 +266,69 @@ mod tests {
     #[test]
     fn a_refusing_tcp_service_keeps_its_flows_until_a_probe_is_answered() {
         let mut target = target("203.0.113.1:80/tcp");
-        assert_eq!(target.probed(ProbeOutcome::Refused), Verdict::Fall);
+        assert_eq!(target.probed(ProbeOutcome::Refused, Time::ZERO), Verdict::Fall);
         assert_eq!(target.state(), TargetState::Draining);
-        assert_eq!(target.probed(ProbeOutcome::Refused), Verdict::Keep);
-        assert_eq!(target.probed(ProbeOutcome::Answered), Verdict::Rise);
+        assert_eq!(target.probed(ProbeOutcome::Refused, Time::ZERO), Verdict::Keep);
+        assert_eq!(target.probed(ProbeOutcome::Answered, Time::ZERO), Verdict::Rise);
         assert_eq!(target.state(), TargetState::Up);
     }
 
     #[test]
     fn a_silent_tcp_service_is_down() {
         let mut target = target("203.0.113.1:80/tcp");
-        assert_eq!(target.probed(ProbeOutcome::Silent), Verdict::Fall);
+        assert_eq!(target.probed(ProbeOutcome::Silent, Time::ZERO), Verdict::Fall);
         assert_eq!(target.state(), TargetState::Down);
     }
 
+    /// Outcomes of probes, a second and a quarter after another, and what followed from each.
+    fn verdicts(target: &mut Registered, from: Time, outcomes: &[ProbeOutcome]) -> Vec<Verdict> {
+        let wait = Duration::from_millis(1_250);
+        let times = (0..).map(|n| from + wait * n);
+        times.zip(outcomes).map(|(at, &outcome)| target.probed(outcome, at)).collect()
+    }
+
     #[test]
-    fn a_udp_service_rises_when_nobody_refuses_twice() {
+    fn a_udp_service_rises_when_nobody_refuses_for_a_while() {
+        use ProbeOutcome::{Refused, Silent};
+        use Verdict::{Fall, Keep, Rise};
         let mut target = target("203.0.113.1:53/udp");
-        assert_eq!(target.probed(ProbeOutcome::Silent), Verdict::Keep);
+        assert_eq!(target.probed(Silent, Time::ZERO), Keep);
         assert_eq!(target.state(), TargetState::Up);
-        assert_eq!(target.probed(ProbeOutcome::Refused), Verdict::Fall);
+        assert_eq!(target.probed(Refused, Time::ZERO), Fall);
         assert_eq!(target.state(), TargetState::Down);
-        assert_eq!(target.probed(ProbeOutcome::Silent), Verdict::Keep);
-        assert_eq!(target.probed(ProbeOutcome::Silent), Verdict::Rise);
+        let outcomes = [Silent, Silent, Refused, Silent, Silent, Silent];
+        let all = verdicts(&mut target, Time::ZERO, &outcomes);
+        assert_eq!(all, [Keep, Keep, Keep, Keep, Keep, Rise]);
+    }
+
+    /// Many dead services of one machine: most probes are not refused, for the machine refuses one a
+    /// second in all.
+    #[test]
+    fn a_udp_service_that_rose_in_vain_has_to_be_silent_for_longer() {
+        use ProbeOutcome::{Refused, Silent};
+        let mut target = target("203.0.113.1:53/udp");
+        let mut now = Time::ZERO;
+        let mut needed = Vec::new();
+        for _ in 0..4 {
+            target.probed(Refused, now);
+            let mut silences = 0;
+            while target.service != Service::Answers {
+                now = now + Duration::from_millis(1_250);
+                target.probed(Silent, now);
+                silences += 1;
+            }
+            needed.push(silences);
+        }
+        assert_eq!(needed, [3, 6, 12, 12]);
+        now = now + FLAPPING;
+        target.probed(Refused, now);
+        assert_eq!(verdicts(&mut target, now, &[Silent; 3]).last(), Some(&Verdict::Rise));
     }
 
     #[test]
     fn probes_of_a_dead_service_grow_rare() {
         let mut target = target("203.0.113.1:53/udp");
-        target.probed(ProbeOutcome::Refused);
+        target.probed(ProbeOutcome::Refused, Time::ZERO);
         let waits: Vec<_> = (0..6).map(|_| target.next_backoff().as_millis()).collect();
         assert_eq!(waits, [250, 500, 1_000, 2_000, 2_000, 2_000]);
     }
