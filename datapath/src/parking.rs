@@ -29,6 +29,8 @@ pub struct Arrival {
     pub tunnelled: bool,
     /// Whether the ingress does not know yet that this proxy takes the flow.
     pub notify: bool,
+    /// Whether a JAP sent it back.
+    pub sent_back: bool,
 }
 
 /// The proxy that a client's packet entered at.
@@ -150,8 +152,13 @@ mod tests {
     use super::*;
     use crate::testing;
 
-    const HERE: Arrival =
-        Arrival { ingress: Ingress::Here, visited: 1, tunnelled: false, notify: false };
+    const HERE: Arrival = Arrival {
+        ingress: Ingress::Here,
+        visited: 1,
+        tunnelled: false,
+        notify: false,
+        sent_back: false,
+    };
 
     fn key(group: &str) -> FlowKey {
         FlowKey { client: "192.0.2.1:9".parse().unwrap(), group: group.parse().unwrap() }

@@ -40,8 +40,10 @@ pub const MAX_NAME: usize = 63;
 /// Longest text of a refusal in octets; longer ones are cut.
 pub const MAX_REASON: usize = 256;
 
-/// Most proxies that one packet may visit before it is refused as looping.
-pub const MAX_HOPS: u8 = 6;
+/// Most proxies that one packet may visit before it is refused as looping: its ingress, two RAPs of which
+/// one has just started, a JAP that does not know its flow, a RAP again, two more JAPs, and the mate that
+/// has the flow.
+pub const MAX_HOPS: u8 = 8;
 
 /// Most weight of a target; 0 means "no new flows".
 pub const MAX_WEIGHT: u32 = 10_000;

@@ -26,8 +26,13 @@ use crate::{
 };
 
 /// A packet that entered here, and has been nowhere else.
-pub(super) const ENTERED: Arrival =
-    Arrival { ingress: Ingress::Here, visited: 1, tunnelled: false, notify: false };
+pub(super) const ENTERED: Arrival = Arrival {
+    ingress: Ingress::Here,
+    visited: 1,
+    tunnelled: false,
+    notify: false,
+    sent_back: false,
+};
 
 /// What is known of a client's packet of a flow.
 #[derive(Clone, Copy)]

@@ -11,7 +11,12 @@ use pias_protocol::{
     time::Time,
 };
 
-use super::{Pipeline, Side, Verdict, ingress::Client, is_registration, standby::Whereabouts};
+use super::{
+    Pipeline, Side, Verdict,
+    ingress::{Client, ENTERED},
+    is_registration,
+    standby::Whereabouts,
+};
 use crate::{
     classify::{Kind, View},
     counters::Path,
@@ -85,7 +90,7 @@ impl Pipeline {
         };
         let Some(option) = option else {
             let ingress = sender(peer)?;
-            return Ok(Arrival { ingress, visited: 2, tunnelled: true, notify: false });
+            return Ok(Arrival { ingress, visited: 2, tunnelled: true, ..ENTERED });
         };
         let (ingress, notify) = if self.config.unicast.contains(&option.ingress) {
             (Ingress::Here, false)
@@ -100,7 +105,8 @@ impl Pipeline {
             }
         };
         let visited = option.hops.saturating_add(1);
-        Ok(Arrival { ingress, visited, tunnelled: true, notify })
+        let sent_back = option.flags.contains(Flags::SECOND_CHANCE);
+        Ok(Arrival { ingress, visited, tunnelled: true, notify, sent_back })
     }
 
     fn gone_in_circles(
@@ -351,6 +357,8 @@ impl Pipeline {
             cause,
             parked,
         };
-        self.park(packet, client, Path::SecondChance, now, side, event)
+        let arrival = Arrival { sent_back: true, ..client.arrival };
+        let sent_back = Client { arrival, ..*client };
+        self.park(packet, &sent_back, Path::SecondChance, now, side, event)
     }
 }

@@ -73,10 +73,12 @@ impl Pipeline {
         now: Time,
         side: &mut Side,
     ) -> Whereabouts {
-        let opens = client.transport.protocol == Protocol::Tcp && client.transport.opens();
+        let tcp = client.transport.protocol == Protocol::Tcp;
+        let new = client.transport.opens() && (tcp || client.arrival.sent_back);
         match self.standby.forward(&client.key) {
-            // The port is used again.
-            Some(_) if opens => Whereabouts::Unknown,
+            // The port is used again; or who had the flow has no target for it any more, and sent it
+            // back before its mates heard of that.
+            Some(_) if new => Whereabouts::Unknown,
             Some(held) => self.locate(held, now, side),
             None => Whereabouts::Unknown,
         }

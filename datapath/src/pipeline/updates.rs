@@ -101,7 +101,8 @@ impl Pipeline {
         if direct {
             self.pin(key, key.hash(), handle, now);
         }
-        let option = if direct { None } else { self.relay_option(arrival, how, tunnel) };
+        let plain = direct && !arrival.sent_back;
+        let option = if plain { None } else { self.relay_option(arrival, how, tunnel) };
         self.count(match (direct, arrival.tunnelled) {
             (true, _) => Path::IngressDirect,
             (false, true) => Path::RendezvousRelay,
@@ -114,6 +115,7 @@ impl Pipeline {
         let flags = match how {
             RelayHow::Resolve { tried: None } => Flags::RESOLVE,
             RelayHow::Resolve { tried: Some(_) } => Flags::RESOLVE.with(Flags::SECOND_CHANCE),
+            RelayHow::Join if arrival.sent_back => Flags::SECOND_CHANCE,
             RelayHow::Join => Flags::default(),
         };
         let ingress = match arrival.ingress {

@@ -1,6 +1,9 @@
 //! A packet at its JAP, and at a RAP.
 
-use pias_protocol::forwarding::{RelayHow, SecondChanceCause};
+use pias_protocol::{
+    forwarding::{RelayHow, SecondChanceCause},
+    limits::MAX_HOPS,
+};
 
 use super::*;
 use crate::wire::tcp;
@@ -138,7 +141,7 @@ fn a_rap_asks_the_overlay_and_passes_on() {
     assert_eq!((ingress, tried, opens, hops), (THIRD, Some(OTHER), true, 3));
     proxy.apply(ForwardingUpdate::Relay { parked, to: OTHER, how: RelayHow::Join });
     let (verdict, relayed) = proxy.packet();
-    let expected = resolve(Flags::default(), 3, THIRD_TUNNEL).unwrap();
+    let expected = resolve(Flags::SECOND_CHANCE, 3, THIRD_TUNNEL).unwrap();
     assert_eq!(option(&verdict), (addr(OTHER_TUNNEL), expected));
     let ttl = |packet: &Packet| View::parse(packet.bytes()).unwrap().ip.ttl;
     assert_eq!(ttl(&relayed), ttl(&packet) - 1);
@@ -161,7 +164,7 @@ fn a_rap_that_is_also_the_jap_delivers_and_tells_the_ingress() {
 #[test]
 fn a_packet_that_has_seen_too_many_proxies_is_refused() {
     let mut proxy = jap();
-    let weary = resolve(Flags::RESOLVE, 6, OTHER_TUNNEL);
+    let weary = resolve(Flags::RESOLVE, MAX_HOPS, OTHER_TUNNEL);
     let verdict = proxy.tunnel(OTHER_TUNNEL, weary, &mut testing::syn(CLIENT, WEB));
     assert_eq!(verdict, Verdict::Drop(DropReason::HopLimit));
     let (_, reset) = proxy.packet();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pias_protocol::{flow::FlowRecord, limits::MAX_FLOWS_PER_MESSAGE};
+use pias_protocol::{flow::FlowRecord, forwarding::RelayHow, limits::MAX_FLOWS_PER_MESSAGE};
 
 use super::{
     icmp::{error, read},
@@ -108,6 +108,35 @@ pub(super) fn pair(
     a.wait(Duration::from_secs(1));
     assert_eq!(pass(&mut a, A, &mut b), 1);
     (a, b, nat)
+}
+
+/// A's target is down and B has another; B does not know yet that A gave the flow up.
+#[test]
+fn a_datagram_that_the_mate_with_its_flow_sent_back_does_not_go_there_again() {
+    let (mut a, mut b) = (a(), b());
+    let mut question = testing::udp(CLIENT, DNS, b"q");
+    a.tunnel(OTHER_TUNNEL, None, &mut question);
+    let nat = transport(&question).source;
+    a.tun(&mut testing::udp_between(sock("10.0.0.1:53"), nat, b"a"));
+    a.wait(Duration::from_secs(1));
+    a.tunnel(OTHER_TUNNEL, None, &mut testing::udp(CLIENT, DNS, b"q"));
+    a.wait(TICK);
+    assert_eq!(pass(&mut a, A, &mut b), 1);
+    a.target(5, "203.0.113.10:53/udp", "10.0.0.1:53", TargetState::Down);
+    b.target(8, "203.0.113.10:53/udp", "10.0.0.2:53", TargetState::Up);
+    b.candidates("203.0.113.10:53/udp", &[B]);
+
+    assert!(direct(A_TUNNEL)(&b.tun(&mut testing::udp(CLIENT, DNS, b"q"))));
+    let mut packet = testing::udp(CLIENT, DNS, b"q");
+    assert_eq!(a.tunnel(B_TUNNEL, None, &mut packet), Verdict::Parked);
+    let parked = a.parked();
+    // A is a RAP of the group itself.
+    a.apply(ForwardingUpdate::Relay { parked, to: B, how: RelayHow::Join });
+    let (verdict, mut packet) = a.packet();
+    let (_, option) = option(&verdict);
+    assert_eq!(option.flags, Flags::SECOND_CHANCE);
+    assert_eq!(b.tunnel(A_TUNNEL, Some(option), &mut packet), Verdict::Tun);
+    assert_eq!(transport(&packet).destination, sock("10.0.0.2:53"));
 }
 
 #[test]
