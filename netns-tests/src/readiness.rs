@@ -36,13 +36,15 @@ pub(crate) fn wait_routed(lab: &Lab) -> Result<Duration, NotReady> {
     })
 }
 
-/// Waits until every proxy says that it is ready, and every POP's router sends
-/// the anycast prefixes to all proxies of its LAN.
+/// Waits until every proxy says that it is ready, every POP's router sends the
+/// anycast prefixes to all proxies of its LAN, and every transit AS sends them
+/// to its POP's router.
 pub(crate) fn wait_proxies(lab: &Lab) -> Result<Duration, NotReady> {
     wait_all(lab, "the proxies", |lab, host| match host.1 {
         Role::Proxy => Ok(missing_readiness(lab, host.0)),
         Role::Router => missing_routes(lab, host.0),
-        _ => Ok(None),
+        Role::Transit => missing_way(lab, host.0),
+        Role::Client | Role::Target => Ok(None),
     })
 }
 
@@ -142,13 +144,41 @@ fn missing_routes(lab: &Lab, router: &str) -> Result<Option<String>, RunError> {
     let Some(lan) = lab.topology().lans.iter().find(|lan| lan.router == router) else {
         return Ok(None);
     };
+    lacking(lab, router, |routes| {
+        let hops = routes.matches(" via ").count();
+        (hops < lan.members.len()).then(|| format!("{hops} next hops"))
+    })
+}
+
+/// An anycast prefix that a transit AS does not reach through the POP that it
+/// is the neighbour of, whose name the interface has.
+fn missing_way(lab: &Lab, transit: &str) -> Result<Option<String>, RunError> {
+    let topology = lab.topology();
+    let ends = topology.links.iter().map(|link| [&link.a, &link.b]);
+    let linked = ends.filter(|ends| ends.iter().any(|end| *end == transit)).flatten();
+    let pops: Vec<_> =
+        linked.filter(|end| topology.lans.iter().any(|lan| lan.router == **end)).collect();
+    if pops.is_empty() {
+        return Ok(None);
+    }
+    lacking(lab, transit, |routes| {
+        let near = pops.iter().any(|pop| routes.contains(&format!(" dev {pop} ")));
+        (!near).then(|| format!("no route to {pops:?}"))
+    })
+}
+
+/// An anycast prefix whose routes at a host are not what they should be.
+fn lacking(
+    lab: &Lab,
+    host: &str,
+    lack: impl Fn(&str) -> Option<String>,
+) -> Result<Option<String>, RunError> {
     for prefix in &lab.topology().anycast.prefixes {
         let prefix = prefix.to_string();
         let family = if prefix.contains(':') { "-6" } else { "-4" };
-        let routes = lab.host(router).run(&["ip", family, "route", "show", &prefix])?.stdout;
-        let hops = routes.matches(" via ").count();
-        if hops < lan.members.len() {
-            return Ok(Some(format!("{router}: {prefix} has {hops} next hops")));
+        let routes = lab.host(host).run(&["ip", family, "route", "show", &prefix])?.stdout;
+        if let Some(lack) = lack(&routes) {
+            return Ok(Some(format!("{host}: {prefix} has {lack}")));
         }
     }
     Ok(None)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pias_lab::{Crowd, HoldReport, Lab, QueryReport, Signal, clock, wait_until};
 
+use crate::machine::scenario;
 use crate::stage::{Stage, anycast, leave, service, since};
 use crate::watch::{ECHO_PORT, serve};
 
@@ -60,28 +61,33 @@ impl<'lab> Load<'lab> {
 
 #[test]
 fn draining_a_proxy_loses_no_query_and_no_connection() {
-    let Some(lab) = Stage::shared() else { return };
-    let joins = serve(&lab, "fra-t1", 200);
-    let proxy = joins[0].joins().pop().expect("a join").proxy;
-    let load = Load::start(&lab, 200);
-    let event = clock();
-    lab.host(&proxy).kill("piasd", Signal::SIGTERM).expect("piasd runs");
-    wait_until(30 * SECOND, "piasd to stop", || !lab.host(&proxy).runs("piasd")).expect("it stops");
-    println!("drain of {proxy}: stopped after {:.1?}", since(event));
-    load.unharmed("drain of a proxy", event, clock() + 2 * SECOND);
-    lab.host(&proxy).restart("piasd").expect("piasd starts again");
-    lab.wait_proxies().expect("it is announced again");
-    leave(joins);
+    scenario(|| {
+        let Some(lab) = Stage::shared() else { return };
+        let joins = serve(&lab, "fra-t1", 200);
+        let proxy = joins[0].joins().pop().expect("a join").proxy;
+        let load = Load::start(&lab, 200);
+        let event = clock();
+        lab.host(&proxy).kill("piasd", Signal::SIGTERM).expect("piasd runs");
+        wait_until(30 * SECOND, "piasd to stop", || !lab.host(&proxy).runs("piasd"))
+            .expect("it stops");
+        println!("drain of {proxy}: stopped after {:.1?}", since(event));
+        load.unharmed("drain of a proxy", event, clock() + 2 * SECOND);
+        lab.host(&proxy).restart("piasd").expect("piasd starts again");
+        lab.wait_proxies().expect("it is announced again");
+        leave(joins);
+    });
 }
 
 #[test]
 fn draining_a_target_loses_no_query_and_no_connection() {
-    let Some(lab) = Stage::shared() else { return };
-    let first = serve(&lab, "fra-t1", 201);
-    let second = serve(&lab, "fra-t2", 201);
-    let load = Load::start(&lab, 201);
-    let event = clock();
-    leave(first);
-    load.unharmed("drain of a target", event, clock() + 3 * SECOND);
-    leave(second);
+    scenario(|| {
+        let Some(lab) = Stage::shared() else { return };
+        let first = serve(&lab, "fra-t1", 201);
+        let second = serve(&lab, "fra-t2", 201);
+        let load = Load::start(&lab, 201);
+        let event = clock();
+        leave(first);
+        load.unharmed("drain of a target", event, clock() + 3 * SECOND);
+        leave(second);
+    });
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pias_lab::{Join, Lab, Signal, clock, wait_until};
 
+use crate::machine::scenario;
 use crate::stage::{Stage, all_up, anycast, leave, mate, since};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,42 +45,45 @@ fn registered(lab: &Lab, proxy: &str) -> u64 {
 
 #[test]
 fn two_thousand_targets_of_a_killed_join_proxy_are_served_within_a_second_and_back_within_ten() {
-    let Some(lab) = Stage::shared() else { return };
-    let all = u64::from(AGENTS * GROUPS);
-    let joins: Vec<_> = (0..AGENTS).map(|number| start_agent(&lab, number)).collect();
-    let at = |proxy: &str| registered(&lab, proxy);
-    wait_until(30 * SECOND, "all targets to be registered", || at("fra1") + at("fra2") >= all)
-        .expect("all join");
-    let jap = if at("fra1") >= at("fra2") { "fra1" } else { "fra2" };
-    let mine = at(jap);
-    let sampled: Vec<_> = (0..SAMPLED).map(|n| group(n * (AGENTS * GROUPS / SAMPLED))).collect();
-    let sampled: Vec<_> = sampled.iter().map(String::as_str).collect();
-    let crowd = lab.host("c-fra").query(&sampled, RATE).expect("queries");
-    let asked = clock();
-    crowd.watch_until(asked + 4 * SECOND).expect("the client goes on");
+    scenario(|| {
+        let Some(lab) = Stage::shared() else { return };
+        let all = u64::from(AGENTS * GROUPS);
+        let joins: Vec<_> = (0..AGENTS).map(|number| start_agent(&lab, number)).collect();
+        let at = |proxy: &str| registered(&lab, proxy);
+        wait_until(30 * SECOND, "all targets to be registered", || at("fra1") + at("fra2") >= all)
+            .expect("all join");
+        let jap = if at("fra1") >= at("fra2") { "fra1" } else { "fra2" };
+        let mine = at(jap);
+        let sampled: Vec<_> =
+            (0..SAMPLED).map(|n| group(n * (AGENTS * GROUPS / SAMPLED))).collect();
+        let sampled: Vec<_> = sampled.iter().map(String::as_str).collect();
+        let crowd = lab.host("c-fra").query(&sampled, RATE).expect("queries");
+        let asked = clock();
+        crowd.watch_until(asked + 4 * SECOND).expect("the client goes on");
 
-    let event = clock();
-    lab.host(jap).kill("piasd", Signal::SIGKILL).expect("piasd runs");
-    let back = wait_until(30 * SECOND, "all targets to be registered again", || {
-        registered(&lab, &mate(jap)) >= all
-    });
-    let back = back.map(|_| since(event));
-    crowd.watch_until(clock() + 2 * SECOND).expect("the client goes on");
-    let queries = crowd.stop().expect("the client ends").since(event);
-    let outages = queries.outage_of_each(event);
-    let longest = outages.values().max().copied().unwrap_or_default();
-    println!(
-        "JAP with {mine} of {all} targets killed: {} of {} queries to {SAMPLED} groups failed {:?}, the \
+        let event = clock();
+        lab.host(jap).kill("piasd", Signal::SIGKILL).expect("piasd runs");
+        let back = wait_until(30 * SECOND, "all targets to be registered again", || {
+            registered(&lab, &mate(jap)) >= all
+        });
+        let back = back.map(|_| since(event));
+        crowd.watch_until(clock() + 2 * SECOND).expect("the client goes on");
+        let queries = crowd.stop().expect("the client ends").since(event);
+        let outages = queries.outage_of_each(event);
+        let longest = outages.values().max().copied().unwrap_or_default();
+        println!(
+            "JAP with {mine} of {all} targets killed: {} of {} queries to {SAMPLED} groups failed {:?}, the \
          longest outage of one was {} ms; all registered again after {back:.1?}",
-        queries.failures().values().sum::<usize>(),
-        queries.asked(),
-        queries.failures(),
-        longest.as_millis(),
-    );
-    lab.host(jap).restart("piasd").expect("piasd starts again");
-    lab.wait_proxies().expect("it is announced again");
-    all_up(&lab, 30 * SECOND);
-    leave(joins);
-    assert!(longest <= SECOND, "{longest:?}");
-    assert!(back.is_ok_and(|back| back <= 10 * SECOND), "all are back within 10 s");
+            queries.failures().values().sum::<usize>(),
+            queries.asked(),
+            queries.failures(),
+            longest.as_millis(),
+        );
+        lab.host(jap).restart("piasd").expect("piasd starts again");
+        lab.wait_proxies().expect("it is announced again");
+        all_up(&lab, 30 * SECOND);
+        leave(joins);
+        assert!(longest <= SECOND, "{longest:?}");
+        assert!(back.is_ok_and(|back| back <= 10 * SECOND), "all are back within 10 s");
+    });
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use pias_lab::{Capture, Host, Lab, Transport};
 
+use crate::machine::scenario;
 use crate::stage::{Stage, anycast, join, leave, service};
 
 /// A tunnel packet as tcpdump shows it.
@@ -76,60 +77,69 @@ fn growth(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, path: &
 
 #[test]
 fn the_first_packet_goes_through_the_rendezvous_and_every_later_one_straight_to_the_join_proxy() {
-    let Some(lab) = Stage::shared() else { return };
-    let ingress = lab.host("fra1");
-    let (number, raps) = foreign_group(&ingress);
-    let [address, _] = anycast(number);
-    let join = join(&lab, "sin-t1", &address, "53/udp");
-    let jap = join.joins().pop().expect("a join").proxy;
+    scenario(|| {
+        let Some(lab) = Stage::shared() else { return };
+        let ingress = lab.host("fra1");
+        let (number, raps) = foreign_group(&ingress);
+        let [address, _] = anycast(number);
+        let join = join(&lab, "sin-t1", &address, "53/udp");
+        let jap = join.joins().pop().expect("a join").proxy;
 
-    let before = ingress.paths().expect("counters");
-    let filter = format!("udp dst port 6081 and src host {}", unicast(&lab, "fra1"));
-    let capture = ingress.capture("eth0", &filter).expect("tcpdump");
-    // Routing spreads flows over fra1 and fra2.
-    for _ in 0..16 {
-        let answer = lab.host("c-fra").ask_dns(&address, Transport::Udp).expect("dig");
-        assert_eq!(answer.map(|answer| answer.target).as_deref(), Some("sin-t1"));
-    }
-    let after = ingress.paths().expect("counters");
-    let to_group = format!("> {address}.53: ");
-    let packets: Vec<_> =
-        tunnelled(capture).into_iter().filter(|packet| packet.inner.contains(&to_group)).collect();
+        let before = ingress.paths().expect("counters");
+        let filter = format!("udp dst port 6081 and src host {}", unicast(&lab, "fra1"));
+        let capture = ingress.capture("eth0", &filter).expect("tcpdump");
+        // Routing spreads flows over fra1 and fra2.
+        for _ in 0..16 {
+            let answer = lab.host("c-fra").ask_dns(&address, Transport::Udp).expect("dig");
+            assert_eq!(answer.map(|answer| answer.target).as_deref(), Some("sin-t1"));
+        }
+        let after = ingress.paths().expect("counters");
+        let to_group = format!("> {address}.53: ");
+        let packets: Vec<_> = tunnelled(capture)
+            .into_iter()
+            .filter(|packet| packet.inner.contains(&to_group))
+            .collect();
 
-    let (first, later) = packets.split_first().expect("some of 16 flows entered at fra1");
-    println!("{address}: RAPs {raps:?}, JAP {jap}; first {first:?}, then {} direct", later.len());
-    assert_eq!(first.flags.map(|flags| flags & RESOLVE), Some(RESOLVE), "{first:?}");
-    assert!(raps.iter().any(|rap| unicast(&lab, rap) == first.to), "{first:?}");
-    assert!(!later.is_empty());
-    for packet in later {
-        assert_eq!(packet.flags, None, "{packet:?}");
-        assert_eq!(packet.to, unicast(&lab, &jap), "{packet:?}");
-        assert_eq!(packet.from, unicast(&lab, "fra1"), "{packet:?}");
-    }
-    assert_eq!(growth(&before, &after, "ingress_rendezvous"), 1, "{before:?} {after:?}");
-    assert_eq!(growth(&before, &after, "ingress_direct"), later.len() as u64);
-    leave([join]);
+        let (first, later) = packets.split_first().expect("some of 16 flows entered at fra1");
+        println!(
+            "{address}: RAPs {raps:?}, JAP {jap}; first {first:?}, then {} direct",
+            later.len()
+        );
+        assert_eq!(first.flags.map(|flags| flags & RESOLVE), Some(RESOLVE), "{first:?}");
+        assert!(raps.iter().any(|rap| unicast(&lab, rap) == first.to), "{first:?}");
+        assert!(!later.is_empty());
+        for packet in later {
+            assert_eq!(packet.flags, None, "{packet:?}");
+            assert_eq!(packet.to, unicast(&lab, &jap), "{packet:?}");
+            assert_eq!(packet.from, unicast(&lab, "fra1"), "{packet:?}");
+        }
+        assert_eq!(growth(&before, &after, "ingress_rendezvous"), 1, "{before:?} {after:?}");
+        assert_eq!(growth(&before, &after, "ingress_direct"), later.len() as u64);
+        leave([join]);
+    });
 }
 
 #[test]
 fn answers_leave_from_the_join_proxy_and_not_through_the_ingress() {
-    let Some(lab) = Stage::shared() else { return };
-    let [address, _] = anycast(141);
-    let join = join(&lab, "nyc-t1", &address, "53/udp");
-    let jap = join.joins().pop().expect("a join").proxy;
-    let filter = format!("src host {address} and udp src port 53");
-    let at_jap = lab.host(&jap).capture("eth0", &filter).expect("tcpdump");
-    let at_ingress =
-        ["fra1", "fra2"].map(|proxy| lab.host(proxy).capture("any", &filter).expect("tcpdump"));
-    for _ in 0..5 {
-        let answer = lab.host("c-fra").ask_dns(&address, Transport::Udp).expect("dig");
-        assert_eq!(answer.map(|answer| answer.target).as_deref(), Some("nyc-t1"));
-    }
-    assert_eq!(at_jap.stop().expect("a capture").len(), 5);
-    for capture in at_ingress {
-        assert_eq!(capture.stop().expect("a capture"), [""; 0]);
-    }
-    leave([join]);
+    scenario(|| {
+        let Some(lab) = Stage::shared() else { return };
+        let [address, _] = anycast(141);
+        let join = join(&lab, "nyc-t1", &address, "53/udp");
+        let jap = join.joins().pop().expect("a join").proxy;
+        let filter = format!("src host {address} and udp src port 53");
+        let at_jap = lab.host(&jap).capture("eth0", &filter).expect("tcpdump");
+        let at_ingress =
+            ["fra1", "fra2"].map(|proxy| lab.host(proxy).capture("any", &filter).expect("tcpdump"));
+        for _ in 0..5 {
+            let answer = lab.host("c-fra").ask_dns(&address, Transport::Udp).expect("dig");
+            assert_eq!(answer.map(|answer| answer.target).as_deref(), Some("nyc-t1"));
+        }
+        assert_eq!(at_jap.stop().expect("a capture").len(), 5);
+        for capture in at_ingress {
+            assert_eq!(capture.stop().expect("a capture"), [""; 0]);
+        }
+        leave([join]);
+    });
 }
 
 /// A line of tcpdump for a packet with an option, and for one without.

@@ -48,7 +48,10 @@ impl Stage {
             let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("scenarios-{number}"));
             up(&shared_topology(), &Options { state: Some(state), ..Options::default() })
         });
-        wait_until_steady();
+        if !wait_until_steady() {
+            // Links may have flapped, and routes gone elsewhere.
+            lab.wait_proxies().expect("routing comes back");
+        }
         Some(Self { lab: Some(lab), shared: true, began: Ticks::now(), turn })
     }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use pias_lab::{Lab, Signal, clock, wait_until};
 
+use crate::machine::scenario;
 use crate::stage::{Stage, all_up, anycast, leave, mate, routing_settled, service};
 use crate::watch::{ECHO_PORT, Watch, serve, watch_while};
 
@@ -88,125 +89,143 @@ fn restart(lab: &Lab, proxy: &str) {
 
 #[test]
 fn flows_survive_a_join_proxy_whose_daemon_is_killed() {
-    let fault = Fault {
-        name: "kill -9",
-        group: 140,
-        after: 4 * SECOND,
-        pause: 2 * SECOND,
-        outage: 2 * SECOND,
-        break_it: |lab, proxy| lab.host(proxy).kill("piasd", Signal::SIGKILL).expect("piasd runs"),
-        mend_it: restart,
-    };
-    let Some(went_on) = fault.happen() else { return };
-    assert!(went_on >= 2 * CONNECTIONS as u64, "the mate went on with {went_on}");
+    scenario(|| {
+        let fault = Fault {
+            name: "kill -9",
+            group: 140,
+            after: 4 * SECOND,
+            pause: 2 * SECOND,
+            outage: 2 * SECOND,
+            break_it: |lab, proxy| {
+                lab.host(proxy).kill("piasd", Signal::SIGKILL).expect("piasd runs");
+            },
+            mend_it: restart,
+        };
+        let Some(went_on) = fault.happen() else { return };
+        assert!(went_on >= 2 * CONNECTIONS as u64, "the mate went on with {went_on}");
+    });
 }
 
 #[test]
 fn flows_survive_a_join_proxy_that_is_killed_and_comes_back_at_once() {
-    let fault = Fault {
-        name: "kill -9 and started again",
-        group: 141,
-        after: 10 * SECOND,
-        pause: 3 * SECOND,
-        outage: 3 * SECOND,
-        break_it: |lab, proxy| {
-            lab.host(proxy).kill("piasd", Signal::SIGKILL).expect("piasd runs");
-            let ended = || !lab.host(proxy).runs("piasd");
-            wait_until(SECOND, "piasd to end", ended).expect("nobody survives SIGKILL");
-            restart(lab, proxy);
-        },
-        mend_it: |_, _| {},
-    };
-    fault.happen();
+    scenario(|| {
+        let fault = Fault {
+            name: "kill -9 and started again",
+            group: 141,
+            after: 10 * SECOND,
+            pause: 3 * SECOND,
+            outage: 3 * SECOND,
+            break_it: |lab, proxy| {
+                lab.host(proxy).kill("piasd", Signal::SIGKILL).expect("piasd runs");
+                let ended = || !lab.host(proxy).runs("piasd");
+                wait_until(SECOND, "piasd to end", ended).expect("nobody survives SIGKILL");
+                restart(lab, proxy);
+            },
+            mend_it: |_, _| {},
+        };
+        fault.happen();
+    });
 }
 
 #[test]
 fn flows_survive_a_join_proxy_whose_host_hangs_for_five_seconds() {
-    let fault = Fault {
-        name: "SIGSTOP 5 s of piasd and BIRD",
-        group: 142,
-        after: 9 * SECOND,
-        pause: 3 * SECOND,
-        outage: 7 * SECOND,
-        break_it: |lab, proxy| {
-            lab.host(proxy).freeze(&["bird", "piasd"], 5 * SECOND).expect("both run");
-        },
-        mend_it: |_, _| {},
-    };
-    fault.happen();
+    scenario(|| {
+        let fault = Fault {
+            name: "SIGSTOP 5 s of piasd and BIRD",
+            group: 142,
+            after: 9 * SECOND,
+            pause: 3 * SECOND,
+            outage: 7 * SECOND,
+            break_it: |lab, proxy| {
+                lab.host(proxy).freeze(&["bird", "piasd"], 5 * SECOND).expect("both run");
+            },
+            mend_it: |_, _| {},
+        };
+        fault.happen();
+    });
 }
 
 #[test]
 fn connections_survive_a_join_proxy_whose_daemon_hangs_for_five_seconds() {
-    let fault = Fault {
-        name: "SIGSTOP 5 s of piasd alone",
-        group: 143,
-        after: 13 * SECOND,
-        // Its host goes on to attract packets. TCP doubles its waits: who sent again just before the daemon
-        // went on waits as long once more.
-        pause: 12 * SECOND,
-        outage: 7 * SECOND,
-        break_it: |lab, proxy| lab.host(proxy).freeze(&["piasd"], 5 * SECOND).expect("piasd runs"),
-        mend_it: |_, _| {},
-    };
-    fault.happen();
+    scenario(|| {
+        let fault = Fault {
+            name: "SIGSTOP 5 s of piasd alone",
+            group: 143,
+            after: 13 * SECOND,
+            // Its host goes on to attract packets. TCP doubles its waits: who sent again just before the daemon
+            // went on waits as long once more.
+            pause: 12 * SECOND,
+            outage: 7 * SECOND,
+            break_it: |lab, proxy| {
+                lab.host(proxy).freeze(&["piasd"], 5 * SECOND).expect("piasd runs");
+            },
+            mend_it: |_, _| {},
+        };
+        fault.happen();
+    });
 }
 
 #[test]
 fn flows_survive_a_join_proxy_that_is_unplugged() {
-    let fault = Fault {
-        name: "link cut",
-        group: 144,
-        after: 4 * SECOND,
-        pause: 3 * SECOND,
-        outage: 2 * SECOND,
-        break_it: |lab, proxy| lab.cut_link(proxy).expect("a link"),
-        mend_it: |lab, proxy| lab.restore_link(proxy).expect("a link"),
-    };
-    let Some(went_on) = fault.happen() else { return };
-    assert!(went_on >= 2 * CONNECTIONS as u64, "the mate went on with {went_on}");
+    scenario(|| {
+        let fault = Fault {
+            name: "link cut",
+            group: 144,
+            after: 4 * SECOND,
+            pause: 3 * SECOND,
+            outage: 2 * SECOND,
+            break_it: |lab, proxy| lab.cut_link(proxy).expect("a link"),
+            mend_it: |lab, proxy| lab.restore_link(proxy).expect("a link"),
+        };
+        let Some(went_on) = fault.happen() else { return };
+        assert!(went_on >= 2 * CONNECTIONS as u64, "the mate went on with {went_on}");
+    });
 }
 
 #[test]
 fn connections_survive_a_join_proxy_whose_link_loses_30_percent() {
-    let fault = Fault {
-        name: "link with 30 % loss for 5 s",
-        group: 145,
-        after: 14 * SECOND,
-        // An echo crosses the link four times: three of four are lost, and TCP doubles its waits.
-        pause: 12 * SECOND,
-        outage: 7 * SECOND,
-        break_it: |lab, proxy| lab.lose_frames(proxy, 30, 5 * SECOND).expect("a link"),
-        mend_it: |_, _| {},
-    };
-    fault.happen();
+    scenario(|| {
+        let fault = Fault {
+            name: "link with 30 % loss for 5 s",
+            group: 145,
+            after: 14 * SECOND,
+            // An echo crosses the link four times: three of four are lost, and TCP doubles its waits.
+            pause: 12 * SECOND,
+            outage: 7 * SECOND,
+            break_it: |lab, proxy| lab.lose_frames(proxy, 30, 5 * SECOND).expect("a link"),
+            mend_it: |_, _| {},
+        };
+        fault.happen();
+    });
 }
 
 #[test]
 fn connections_survive_the_death_of_each_proxy_of_a_pop_in_turn() {
-    let Some(lab) = Stage::shared() else { return };
-    let joins = serve(&lab, "fra-t1", 146);
-    let [address, _] = anycast(146);
-    let echo = service(&address, ECHO_PORT);
-    for round in 1..=4 {
-        // Opened while routing leads the agent's packets to the proxy that is back.
-        let crowd = lab.host("c-fra").hold(&echo, CROWD, &["--every", "100ms"]);
-        let crowd = crowd.expect("connections");
-        crowd.watch_until(clock() + 4 * SECOND).expect("the connections go on");
-        let jap = joins[1].joins().pop().expect("a join").proxy;
-        let event = clock();
-        lab.host(&jap).kill("piasd", Signal::SIGKILL).expect("piasd runs");
-        crowd.watch_until(event + 4 * SECOND).expect("the connections go on");
-        let held = crowd.stop().expect("the connections end");
-        println!(
-            "JAP, kill -9 of {jap}, round {round}: {} of {CROWD} connections lost {:?}",
-            CROWD - held.open(),
-            held.lost(),
-        );
-        assert_eq!(held.open(), CROWD, "{:?}", held.lost());
-        restart(&lab, &jap);
-        lab.wait_proxies().expect("every proxy is announced");
-    }
-    all_up(&lab, 30 * SECOND);
-    leave(joins);
+    scenario(|| {
+        let Some(lab) = Stage::shared() else { return };
+        let joins = serve(&lab, "fra-t1", 146);
+        let [address, _] = anycast(146);
+        let echo = service(&address, ECHO_PORT);
+        for round in 1..=4 {
+            // Opened while routing leads the agent's packets to the proxy that is back.
+            let crowd = lab.host("c-fra").hold(&echo, CROWD, &["--every", "100ms"]);
+            let crowd = crowd.expect("connections");
+            crowd.watch_until(clock() + 4 * SECOND).expect("the connections go on");
+            let jap = joins[1].joins().pop().expect("a join").proxy;
+            let event = clock();
+            lab.host(&jap).kill("piasd", Signal::SIGKILL).expect("piasd runs");
+            crowd.watch_until(event + 4 * SECOND).expect("the connections go on");
+            let held = crowd.stop().expect("the connections end");
+            println!(
+                "JAP, kill -9 of {jap}, round {round}: {} of {CROWD} connections lost {:?}",
+                CROWD - held.open(),
+                held.lost(),
+            );
+            assert_eq!(held.open(), CROWD, "{:?}", held.lost());
+            restart(&lab, &jap);
+            lab.wait_proxies().expect("every proxy is announced");
+        }
+        all_up(&lab, 30 * SECOND);
+        leave(joins);
+    });
 }

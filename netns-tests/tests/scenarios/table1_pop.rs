@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pias_lab::{Lab, Signal, clock, wait_until};
 
+use crate::machine::scenario;
 use crate::stage::{Stage, all_up, leave, since, up_at};
 use crate::watch::{Watch, serve, watch_while};
 
@@ -63,28 +64,32 @@ fn pop(number: u8, fault: &str, break_it: impl FnOnce(&Lab), mend_it: impl FnOnc
 
 #[test]
 fn a_pop_without_its_uplink_is_one_that_nobody_misses() {
-    let cut = |lab: &Lab| {
-        let cut = lab.cut_pop("fra").expect("an uplink");
-        println!("cut {:?}", cut.links());
-    };
-    pop(180, "uplink cut", cut, |lab| lab.restore_link("fra-uplink").expect("an uplink"));
+    scenario(|| {
+        let cut = |lab: &Lab| {
+            let cut = lab.cut_pop("fra").expect("an uplink");
+            println!("cut {:?}", cut.links());
+        };
+        pop(180, "uplink cut", cut, |lab| lab.restore_link("fra-uplink").expect("an uplink"));
+    });
 }
 
 #[test]
 fn a_pop_whose_proxies_are_all_killed_is_one_that_nobody_misses() {
-    const PROXIES: [&str; 2] = ["fra1", "fra2"];
-    pop(
-        181,
-        "kill -9 of all proxies",
-        |lab| {
-            for proxy in PROXIES {
-                lab.host(proxy).kill("piasd", Signal::SIGKILL).expect("piasd runs");
-            }
-        },
-        |lab| {
-            for proxy in PROXIES {
-                lab.host(proxy).restart("piasd").expect("piasd starts again");
-            }
-        },
-    );
+    scenario(|| {
+        const PROXIES: [&str; 2] = ["fra1", "fra2"];
+        pop(
+            181,
+            "kill -9 of all proxies",
+            |lab| {
+                for proxy in PROXIES {
+                    lab.host(proxy).kill("piasd", Signal::SIGKILL).expect("piasd runs");
+                }
+            },
+            |lab| {
+                for proxy in PROXIES {
+                    lab.host(proxy).restart("piasd").expect("piasd starts again");
+                }
+            },
+        );
+    });
 }

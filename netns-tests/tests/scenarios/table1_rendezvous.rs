@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pias_lab::{Join, Lab, Signal, clock, wait_until};
 
+use crate::machine::scenario;
 use crate::stage::{Stage, all_up, anycast, leave};
 use crate::watch::{ECHO_PORT, Seen, Watch, serve, watch_while};
 
@@ -149,22 +150,24 @@ fn rendezvous(lab: &Lab, fault: &Fault, known: u8, fresh: &[String]) -> (Seen, V
 
 #[test]
 fn a_rendezvous_proxy_breaks_and_flows_of_known_groups_do_not_notice() {
-    let Some(lab) = Stage::shared() else { return };
-    let known = known_group(&lab);
-    let joins = serve(&lab, "sin-t1", known);
-    let all = fresh_groups(&lab);
-    let mut fresh = all.chunks_exact(FRESH);
-    for fault in FAULTS {
-        let fresh = fresh.next().expect("a third of 40 groups is enough for four faults");
-        let join = join_all(&lab, fresh);
-        let (seen, firsts) = rendezvous(&lab, &fault, known, fresh);
-        seen.print("RAP", fault.name);
-        println!("  groups that nobody had asked for failed for {firsts:.0?}");
-        all_up(&lab, 30 * SECOND);
-        leave([join]);
-        seen.survived(SECOND);
-        seen.served_after(Duration::ZERO);
-        assert!(firsts.iter().all(|outage| *outage < 7 * SECOND), "{firsts:?}");
-    }
-    leave(joins);
+    scenario(|| {
+        let Some(lab) = Stage::shared() else { return };
+        let known = known_group(&lab);
+        let joins = serve(&lab, "sin-t1", known);
+        let all = fresh_groups(&lab);
+        let mut fresh = all.chunks_exact(FRESH);
+        for fault in FAULTS {
+            let fresh = fresh.next().expect("a third of 40 groups is enough for four faults");
+            let join = join_all(&lab, fresh);
+            let (seen, firsts) = rendezvous(&lab, &fault, known, fresh);
+            seen.print("RAP", fault.name);
+            println!("  groups that nobody had asked for failed for {firsts:.0?}");
+            all_up(&lab, 30 * SECOND);
+            leave([join]);
+            seen.survived(SECOND);
+            seen.served_after(Duration::ZERO);
+            assert!(firsts.iter().all(|outage| *outage < 7 * SECOND), "{firsts:?}");
+        }
+        leave(joins);
+    });
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use pias_lab::topology::Role;
 use pias_lab::{Capture, Host, Lab, Topology, Transport, bracketed, wait_until};
 
+use crate::machine::scenario;
 use crate::stage::{Stage, anycast, join_both, leave, service};
 
 const MIB: usize = 1 << 20;
@@ -90,29 +91,32 @@ fn translated(lab: &Lab, pop: &str) -> u64 {
 
 #[test]
 fn large_files_cross_a_path_that_carries_1400_octets_in_the_middle() {
-    let Some(lab) = Stage::own(&narrow()) else { return };
-    let joins = join_both(&lab, "nyc-t1", 10, "80/tcp");
-    let (client, target) = (lab.host("c-fra"), lab.host("nyc-t1"));
+    scenario(|| {
+        let Some(lab) = Stage::own(&narrow()) else { return };
+        let joins = join_both(&lab, "nyc-t1", 10, "80/tcp");
+        let (client, target) = (lab.host("c-fra"), lab.host("nyc-t1"));
 
-    // Down: the answers' way is from the join proxy straight to the client, and
-    // the transit router's complaints go to the anycast address.
-    let before = translated(&lab, "nyc");
-    let told = target.capture("eth0", "icmp[icmptype] == icmp-unreach or icmp6[icmp6type] == 2");
-    let told = told.expect("tcpdump");
-    let [v4, v6] = anycast(10);
-    for (address, size) in [(&v4, 1024 * MIB), (&v6, 128 * MIB)] {
-        let name = format!("{size}");
-        let expected = make_file(&target, &name, size);
-        download(&client, address, &name, size, &expected);
-    }
-    wait_for_packet(&told, &["need to frag (mtu 1400)"]);
-    wait_for_packet(&told, &["packet too big, mtu 1400"]);
-    assert!(translated(&lab, "nyc") >= before + 2);
-    told.stop().expect("a capture");
+        // Down: the answers' way is from the join proxy straight to the client, and
+        // the transit router's complaints go to the anycast address.
+        let before = translated(&lab, "nyc");
+        let told =
+            target.capture("eth0", "icmp[icmptype] == icmp-unreach or icmp6[icmp6type] == 2");
+        let told = told.expect("tcpdump");
+        let [v4, v6] = anycast(10);
+        for (address, size) in [(&v4, 1024 * MIB), (&v6, 128 * MIB)] {
+            let name = format!("{size}");
+            let expected = make_file(&target, &name, size);
+            download(&client, address, &name, size, &expected);
+        }
+        wait_for_packet(&told, &["need to frag (mtu 1400)"]);
+        wait_for_packet(&told, &["packet too big, mtu 1400"]);
+        assert!(translated(&lab, "nyc") >= before + 2);
+        told.stop().expect("a capture");
 
-    // Up: the tunnel between the proxies is what has to fit.
-    upload(&lab, 128 * MIB);
-    leave(joins);
+        // Up: the tunnel between the proxies is what has to fit.
+        upload(&lab, 128 * MIB);
+        leave(joins);
+    });
 }
 
 /// Sends a file from Frankfurt to an echo server in New York, and compares what
@@ -147,48 +151,56 @@ fn know_the_way(client: &Host<'_>, address: &str) {
 
 #[test]
 fn routers_on_both_sides_can_tell_that_a_packet_is_too_big() {
-    let Some(lab) = Stage::own(&narrow()) else { return };
-    lab.host("nyc-t2").spawn("echo", &["pias-lab", "tool", "echo", "7000"]).expect("a server");
-    let joins = join_both(&lab, "nyc-t2", 11, "7000/udp");
-    let client = lab.host("c-fra");
-    // The last link carries 1300 octets, and its router tells the join proxy,
-    // which tells the client; then the client sends fragments.
-    for address in anycast(11) {
-        know_the_way(&client, &address);
-        let told = client
-            .capture("eth0", "icmp[icmptype] == icmp-unreach or icmp6[icmp6type] == 2")
-            .expect("tcpdump");
-        let to = service(&address, 7000);
-        let words = ["pias-lab", "tool", "datagram", &to, "--size", "1310", "--patience", "1s"];
-        assert!(!client.run(&words).expect("a datagram").success(), "{address}: too big, at first");
-        wait_for_packet(&told, &["mtu 1300"]);
-        told.stop().expect("a capture");
-        client.ok(&words).unwrap_or_else(|error| panic!("{address}, in fragments: {error}"));
-    }
-    leave(joins);
+    scenario(|| {
+        let Some(lab) = Stage::own(&narrow()) else { return };
+        lab.host("nyc-t2").spawn("echo", &["pias-lab", "tool", "echo", "7000"]).expect("a server");
+        let joins = join_both(&lab, "nyc-t2", 11, "7000/udp");
+        let client = lab.host("c-fra");
+        // The last link carries 1300 octets, and its router tells the join proxy,
+        // which tells the client; then the client sends fragments.
+        for address in anycast(11) {
+            know_the_way(&client, &address);
+            let told = client
+                .capture("eth0", "icmp[icmptype] == icmp-unreach or icmp6[icmp6type] == 2")
+                .expect("tcpdump");
+            let to = service(&address, 7000);
+            let words = ["pias-lab", "tool", "datagram", &to, "--size", "1310", "--patience", "1s"];
+            assert!(
+                !client.run(&words).expect("a datagram").success(),
+                "{address}: too big, at first"
+            );
+            wait_for_packet(&told, &["mtu 1300"]);
+            told.stop().expect("a capture");
+            client.ok(&words).unwrap_or_else(|error| panic!("{address}, in fragments: {error}"));
+        }
+        leave(joins);
+    });
 }
 
 #[test]
 fn ipv6_clients_are_served_over_an_ipv4_underlay_and_the_other_way_round() {
-    for (family, outer, inner) in
-        [(IpAddr::is_ipv4 as fn(&IpAddr) -> bool, "IP ", "IP6 "), (IpAddr::is_ipv6, "IP6 ", "IP ")]
-    {
-        let mut topology = Topology::three_pops();
-        only(&mut topology, family);
-        let Some(lab) = Stage::own(&topology) else { return };
-        let joins = join_both(&lab, "nyc-t1", 13, "53");
-        let capture = lab.host("fra").capture("t-fra", "port 6081").expect("tcpdump");
-        for address in anycast(13) {
-            for transport in [Transport::Udp, Transport::Tcp] {
-                let answer = lab.host("c-fra").ask_dns(&address, transport).expect("dig");
-                let target = answer.map(|answer| answer.target);
-                assert_eq!(target.as_deref(), Some("nyc-t1"), "{address} {transport:?}");
+    scenario(|| {
+        for (family, outer, inner) in [
+            (IpAddr::is_ipv4 as fn(&IpAddr) -> bool, "IP ", "IP6 "),
+            (IpAddr::is_ipv6, "IP6 ", "IP "),
+        ] {
+            let mut topology = Topology::three_pops();
+            only(&mut topology, family);
+            let Some(lab) = Stage::own(&topology) else { return };
+            let joins = join_both(&lab, "nyc-t1", 13, "53");
+            let capture = lab.host("fra").capture("t-fra", "port 6081").expect("tcpdump");
+            for address in anycast(13) {
+                for transport in [Transport::Udp, Transport::Tcp] {
+                    let answer = lab.host("c-fra").ask_dns(&address, transport).expect("dig");
+                    let target = answer.map(|answer| answer.target);
+                    assert_eq!(target.as_deref(), Some("nyc-t1"), "{address} {transport:?}");
+                }
             }
+            let lines = capture.stop().expect("a capture");
+            assert!(lines.iter().all(|line| line.starts_with(outer)), "{lines:#?}");
+            let mixed = lines.iter().filter(|line| line.contains(&format!(": {inner}"))).count();
+            assert!(mixed >= 2, "{lines:#?}");
+            leave(joins);
         }
-        let lines = capture.stop().expect("a capture");
-        assert!(lines.iter().all(|line| line.starts_with(outer)), "{lines:#?}");
-        let mixed = lines.iter().filter(|line| line.contains(&format!(": {inner}"))).count();
-        assert!(mixed >= 2, "{lines:#?}");
-        leave(joins);
-    }
+    });
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pias_lab::{Crowd, HoldReport, Host, Join, Lab, QueryReport, Reports, clock, wait_until};
 
+use crate::machine::scenario;
 use crate::stage::{POPS, Stage, anycast, join, leave, service, since};
 use crate::watch::{ECHO_PORT, serve};
 
@@ -128,77 +129,84 @@ fn deaths(lab: &Lab, proxy: &str) -> usize {
 
 #[test]
 fn an_upgrade_of_the_join_proxy_loses_no_query_and_no_connection() {
-    let Some(lab) = Stage::shared() else { return };
-    let joins = serve_both(&lab, "fra-t1", 210);
-    let proxy = joins[0].joins()[0].proxy.clone();
-    let host = lab.host(&proxy);
-    let dead = deaths(&lab, &proxy);
-    let load = Load::start(&lab.host("c-nyc"), 210);
+    scenario(|| {
+        let Some(lab) = Stage::shared() else { return };
+        let joins = serve_both(&lab, "fra-t1", 210);
+        let proxy = joins[0].joins()[0].proxy.clone();
+        let host = lab.host(&proxy);
+        let dead = deaths(&lab, &proxy);
+        let load = Load::start(&lab.host("c-nyc"), 210);
 
-    upgrade(&host, "piasd", "piasd-next", &joins);
-    let status = host.piasctl(&["status"]).expect("the new piasd answers");
-    assert_eq!((&status["ready"], &status["state"]), (&true.into(), &"up".into()));
-    // And back, as the lab's own process.
-    upgrade(&host, "piasd-next", "piasd", &joins);
+        upgrade(&host, "piasd", "piasd-next", &joins);
+        let status = host.piasctl(&["status"]).expect("the new piasd answers");
+        assert_eq!((&status["ready"], &status["state"]), (&true.into(), &"up".into()));
+        // And back, as the lab's own process.
+        upgrade(&host, "piasd-next", "piasd", &joins);
 
-    let pause = load.unharmed(&format!("two upgrades of the join proxy {proxy}"));
-    assert!(pause < PAUSE, "{pause:?}");
-    assert_eq!(deaths(&lab, &proxy), dead, "nobody took it for dead");
-    leave(joins);
+        let pause = load.unharmed(&format!("two upgrades of the join proxy {proxy}"));
+        assert!(pause < PAUSE, "{pause:?}");
+        assert_eq!(deaths(&lab, &proxy), dead, "nobody took it for dead");
+        leave(joins);
+    });
 }
 
 #[test]
 fn a_rolling_upgrade_of_all_proxies_loses_no_query_and_no_connection() {
-    let Some(lab) = Stage::shared() else { return };
-    let joins = serve_both(&lab, "fra-t1", 211);
-    let load = Load::start(&lab.host("c-nyc"), 211);
-    for [running, next] in [["piasd", "piasd-next"], ["piasd-next", "piasd"]] {
-        for pop in POPS {
-            // The agents of one mate join at the other while that one is replaced.
-            for number in 1..=2 {
-                replace(&lab.host(&format!("{pop}{number}")), running, next);
+    scenario(|| {
+        let Some(lab) = Stage::shared() else { return };
+        let joins = serve_both(&lab, "fra-t1", 211);
+        let load = Load::start(&lab.host("c-nyc"), 211);
+        for [running, next] in [["piasd", "piasd-next"], ["piasd-next", "piasd"]] {
+            for pop in POPS {
+                // The agents of one mate join at the other while that one is replaced.
+                for number in 1..=2 {
+                    replace(&lab.host(&format!("{pop}{number}")), running, next);
+                }
+                load.queries.watch_until(clock() + PACE).expect("the queries go on");
             }
-            load.queries.watch_until(clock() + PACE).expect("the queries go on");
         }
-    }
-    load.unharmed("two upgrades of each of six proxies");
-    leave(joins);
+        load.unharmed("two upgrades of each of six proxies");
+        leave(joins);
+    });
 }
 
 #[test]
 fn piasctl_upgrades_and_an_upgrade_that_fails_at_any_point_changes_nothing() {
-    let Some(lab) = Stage::shared() else { return };
-    let joins = serve_both(&lab, "fra-t1", 212);
-    let proxy = joins[0].joins()[0].proxy.clone();
-    let host = lab.host(&proxy);
-    let load = Load::start(&lab.host("c-nyc"), 212);
+    scenario(|| {
+        let Some(lab) = Stage::shared() else { return };
+        let joins = serve_both(&lab, "fra-t1", 212);
+        let proxy = joins[0].joins()[0].proxy.clone();
+        let host = lab.host(&proxy);
+        let load = Load::start(&lab.host("c-nyc"), 212);
 
-    let refused = host.run(&["piasctl", "upgrade", "/bin/false"]).expect("piasctl");
-    assert!(!refused.success() && refused.stderr.contains("/bin/false"), "{refused:?}");
-    let greeted = host.run(&["sh", "-c", GREETING_OF_TOMORROW]).expect("socat");
-    assert!(greeted.stdout.contains("speaks version 9999"), "{greeted:?}");
-    // It runs out of descriptors at one point after the other: before the hand-over, when the
-    // device and the sockets arrive, and when it makes sockets of its own.
-    for files in [12, 100, 141, 142, 144, 146, 148, 150] {
-        let limit = format!("--nofile={files}");
-        let words = [&["prlimit", &limit], &TAKE_OVER[..]].concat();
-        let failed = host.run_for(LIMIT, &words).expect("a new piasd that fails");
-        assert!(!failed.success(), "{files} files are enough");
-        let last = failed.stderr.lines().last().unwrap_or_default();
-        println!("{proxy}, {files} files: {last}");
-        assert!(host.runs("piasd"), "{}", host.log("piasd"));
-    }
-    let answer = host.piasctl(&["upgrade"]).expect("an upgrade");
-    println!("{proxy}: piasctl upgrade: {answer}");
-    wait_until(LIMIT, "the former piasd to end", || !host.runs("piasd")).expect("it ends");
-    let status = host.piasctl(&["status"]).expect("the new piasd answers");
-    assert_eq!(status["ready"], true);
-    // The lab's own process again.
-    let taken = || host.log("piasd").matches("in the place of another process").count();
-    let before = taken();
-    host.spawn("piasd", &TAKE_OVER).expect("a new piasd starts");
-    wait_until(LIMIT, "the lab's piasd to take over", || taken() > before).expect("it takes over");
+        let refused = host.run(&["piasctl", "upgrade", "/bin/false"]).expect("piasctl");
+        assert!(!refused.success() && refused.stderr.contains("/bin/false"), "{refused:?}");
+        let greeted = host.run(&["sh", "-c", GREETING_OF_TOMORROW]).expect("socat");
+        assert!(greeted.stdout.contains("speaks version 9999"), "{greeted:?}");
+        // It runs out of descriptors at one point after the other: before the hand-over, when the
+        // device and the sockets arrive, and when it makes sockets of its own.
+        for files in [12, 100, 141, 142, 144, 146, 148, 150] {
+            let limit = format!("--nofile={files}");
+            let words = [&["prlimit", &limit], &TAKE_OVER[..]].concat();
+            let failed = host.run_for(LIMIT, &words).expect("a new piasd that fails");
+            assert!(!failed.success(), "{files} files are enough");
+            let last = failed.stderr.lines().last().unwrap_or_default();
+            println!("{proxy}, {files} files: {last}");
+            assert!(host.runs("piasd"), "{}", host.log("piasd"));
+        }
+        let answer = host.piasctl(&["upgrade"]).expect("an upgrade");
+        println!("{proxy}: piasctl upgrade: {answer}");
+        wait_until(LIMIT, "the former piasd to end", || !host.runs("piasd")).expect("it ends");
+        let status = host.piasctl(&["status"]).expect("the new piasd answers");
+        assert_eq!(status["ready"], true);
+        // The lab's own process again.
+        let taken = || host.log("piasd").matches("in the place of another process").count();
+        let before = taken();
+        host.spawn("piasd", &TAKE_OVER).expect("a new piasd starts");
+        wait_until(LIMIT, "the lab's piasd to take over", || taken() > before)
+            .expect("it takes over");
 
-    load.unharmed(&format!("failed upgrades, and two that succeed, of the join proxy {proxy}"));
-    leave(joins);
+        load.unharmed(&format!("failed upgrades, and two that succeed, of the join proxy {proxy}"));
+        leave(joins);
+    });
 }
