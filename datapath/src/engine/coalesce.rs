@@ -1,4 +1,5 @@
-//! Joining consecutive packets of one flow that came out of the tunnel into a super-packet.
+//! Joining consecutive packets of one flow, that came out of the tunnel or the device, into a
+//! super-packet.
 //!
 //! ```text
 //!   ├ IP │ TCP ┤ size      ┤ ┐
@@ -9,13 +10,16 @@
 //! same octets again. So the rules are those of Linux's GRO: headers alike but for lengths and
 //! checksums, sequence numbers and IPv4 identifications that follow, ACK and (on the last) PSH as
 //! only flags, and valid checksums: the super-packet gets a new one, which must not hide that a
-//! segment was broken.
+//! segment was broken. The identification of a datagram that must not be fragmented means nothing
+//! (RFC 6864 section 4.1), and need not follow.
+//!
+//! Out of the device come datagrams alone: segments of TCP are joined there by the kernel.
 
 use super::vnet::to_cut;
 use crate::{
     checksum::{finish, fold, pseudo_header_of},
     limits::engine::{MAX_PACKET, SEGMENTS_PER_SEND},
-    packet::{Packet, SegmentKind},
+    packet::{Checksum, Packet, SegmentKind},
     wire::{double_word, set_word, word},
 };
 
@@ -23,6 +27,7 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
+const DONT_FRAGMENT: u8 = 0x40;
 const IPV4_LEN: usize = 20;
 const IPV6_LEN: usize = 40;
 const UDP_LEN: usize = 8;
@@ -45,14 +50,25 @@ pub(super) struct Train {
     count: usize,
     /// The last packet was short or pushed: nothing follows it.
     closed: bool,
+    /// The first packet's checksums are right, or will be.
+    sound: bool,
     join_udp: bool,
 }
 
 impl Train {
     /// A train without packets. `join_udp`: whether super-packets of UDP datagrams are wanted.
     pub(super) fn new(join_udp: bool) -> Self {
-        let packet = Packet::with_capacity(MAX_PACKET);
-        Self { packet, first: None, count: 0, closed: true, join_udp }
+        Self::with(Packet::with_capacity(MAX_PACKET), join_udp)
+    }
+
+    /// As [`Self::new`], with this buffer.
+    pub(super) fn with(packet: Packet, join_udp: bool) -> Self {
+        Self { packet, first: None, count: 0, closed: true, sound: false, join_udp }
+    }
+
+    /// Whether it holds no packet.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Begins with this packet; what the train held is forgotten.
@@ -61,23 +77,47 @@ impl Train {
         self.first = Joinable::read(bytes, self.join_udp);
         self.count = 1;
         self.closed = self.first.is_none_or(|first| first.push);
+        self.sound = false;
+    }
+
+    /// Begins with this packet of the device, and lends another buffer as large in its place.
+    pub(super) fn begin_with(&mut self, packet: &mut Packet) {
+        std::mem::swap(&mut self.packet, packet);
+        let (bytes, offload) = (self.packet.bytes(), self.packet.offload);
+        let datagram = Joinable::read(bytes, self.join_udp).filter(|first| first.is_udp());
+        self.first = datagram.filter(|_| offload.segments.is_none());
+        self.count = 1;
+        self.closed = self.first.is_none();
+        self.sound = offload.checksum != Checksum::Complete;
+    }
+
+    /// Joins this packet of the device to those before, if it may be; else nothing changes.
+    pub(super) fn join_with(&mut self, packet: &Packet) -> bool {
+        let sound = packet.offload.checksum != Checksum::Complete;
+        packet.offload.segments.is_none() && self.append(packet.bytes(), sound)
     }
 
     /// Joins this packet to those before, if it may be; else nothing changes.
     pub(super) fn join(&mut self, bytes: &[u8]) -> bool {
+        self.append(bytes, false)
+    }
+
+    /// `sound`: its checksums are right, or will be.
+    fn append(&mut self, bytes: &[u8], sound: bool) -> bool {
         let Some(first) = self.first.filter(|_| !self.closed) else { return false };
         let Some(next) = Joinable::read(bytes, self.join_udp) else { return false };
         let joined = self.packet.len() - first.header_len;
         let fits = self.packet.len() + next.payload_len <= MAX_PACKET
-            && (first.kind != SegmentKind::Udp || self.count < SEGMENTS_PER_SEND);
+            && (!first.is_udp() || self.count < SEGMENTS_PER_SEND);
         if !fits || !first.is_followed_by(&next, self.packet.bytes(), bytes, self.count, joined) {
             return false;
         }
-        if self.count == 1 && !checksum_holds(self.packet.bytes(), &first) {
+        self.sound = self.sound || checksum_holds(self.packet.bytes(), &first);
+        if !self.sound {
             self.closed = true;
             return false;
         }
-        if !checksum_holds(bytes, &next) {
+        if !sound && !checksum_holds(bytes, &next) {
             return false;
         }
         self.packet.extend(&bytes[next.header_len..]);
@@ -101,6 +141,10 @@ impl Train {
 }
 
 impl Joinable {
+    fn is_udp(&self) -> bool {
+        self.kind == SegmentKind::Udp
+    }
+
     /// `None` for a packet that travels alone.
     fn read(bytes: &[u8], join_udp: bool) -> Option<Self> {
         let (v4, transport, protocol, len) = match bytes.first()? {
@@ -130,7 +174,7 @@ impl Joinable {
             }
             _ => return None,
         };
-        if kind != SegmentKind::Udp && header_len < 20 {
+        if protocol == TCP && header_len < 20 {
             return None;
         }
         let payload_len = tail.len().checked_sub(header_len).filter(|&len| len > 0)?;
@@ -158,7 +202,8 @@ impl Joinable {
             same(0..2)
                 && same(6..10)
                 && same(12..20)
-                && word(theirs, 4) == word(ours, 4).wrapping_add(count as u16)
+                && (self.is_udp() && ours[6] & DONT_FRAGMENT != 0
+                    || word(theirs, 4) == word(ours, 4).wrapping_add(count as u16))
         } else {
             same(0..4) && same(6..40)
         };
@@ -334,6 +379,65 @@ mod tests {
         let mut train = Train::new(false);
         train.begin(&first);
         assert!(!train.join(&second));
+    }
+
+    /// As the device tells them: whose checksums the kernel leaves to hardware, or has verified.
+    fn from_device(bytes: &[u8], checksum: Checksum) -> Packet {
+        let mut packet = Packet::with_capacity(MAX_PACKET);
+        packet.replace(bytes);
+        packet.offload.checksum = checksum;
+        packet
+    }
+
+    #[test]
+    fn datagrams_of_the_device_are_joined_whether_their_checksums_are_there_or_not() {
+        let partial = Checksum::Partial { start: 20, offset: 6 };
+        for (first, second) in
+            [(partial, partial), (Checksum::Complete, partial), (partial, Checksum::Complete)]
+        {
+            let packets = [datagram(&[1; 10], 5), datagram(&[2; 7], 6)];
+            let mut train = Train::new(true);
+            let mut read = from_device(&packets[0], first);
+            train.begin_with(&mut read);
+            assert!(train.join_with(&from_device(&packets[1], second)));
+            assert_eq!(train.take().offload, to_cut(SegmentKind::Udp, 20, 28, 10));
+            assert_eq!(cut_all(train.take()).unwrap(), packets);
+        }
+    }
+
+    #[test]
+    fn a_packet_of_the_device_that_nothing_follows_is_left_as_it_is() {
+        let partial = Checksum::Partial { start: 20, offset: 6 };
+        let first = from_device(&datagram(&[1; 10], 5), partial);
+        let mut broken = datagram(&[2; 10], 6);
+        broken[28] ^= 1;
+        let mut whole = from_device(&datagram(&[2; 10], 6), Checksum::Complete);
+        whole.offload = to_cut(SegmentKind::Udp, 20, 28, 5);
+        let mut train = Train::new(true);
+        train.begin_with(&mut first.clone());
+        assert!(!train.join_with(&from_device(&broken, Checksum::Complete)), "a wrong checksum");
+        assert!(!train.join_with(&whole), "a super-packet");
+        assert_eq!(train.take().bytes(), first.bytes());
+        assert_eq!(train.take().offload, first.offload);
+        train.begin_with(&mut whole.clone());
+        assert!(!train.join_with(&first), "behind a super-packet");
+        assert_eq!(train.take().offload, whole.offload);
+        train.begin_with(&mut from_device(&segment(true, 0, &[1; 9], 0, false), partial));
+        let second = segment(true, 9, &[1; 9], 0, false);
+        assert!(!train.join_with(&from_device(&second, partial)), "TCP");
+    }
+
+    #[test]
+    fn datagrams_that_must_not_be_fragmented_are_joined_whatever_their_identification() {
+        let mut packets = [datagram(&[1; 10], 0), datagram(&[2; 10], 0)];
+        assert!(joins(&packets[0], &packets[1]));
+        for packet in &mut packets {
+            packet[6] &= !DONT_FRAGMENT;
+            set_word(packet, 10, 0);
+            let checksum = finish(&packet[..IPV4_LEN], 0);
+            set_word(packet, 10, checksum);
+        }
+        assert!(!joins(&packets[0], &packets[1]));
     }
 
     #[test]

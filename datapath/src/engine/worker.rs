@@ -56,6 +56,10 @@ pub(super) struct Worker {
     linger: Linger,
     /// Packets are read into it, one at a time.
     packet: Packet,
+    /// Whether the device had more than one packet the last time.
+    bursts: bool,
+    /// What is joined of the device's, and of a receiver's.
+    from_device: Train,
     train: Train,
     forward: Forward,
     next_tick: Time,
@@ -100,6 +104,8 @@ impl Worker {
             paused: true,
             linger: Linger::default(),
             packet: Device::packet(),
+            bursts: false,
+            from_device: Train::with(Device::packet(), device.takes_udp_segments()),
             train: Train::new(device.takes_udp_segments()),
             forward: Forward {
                 pipeline: Pipeline::new(config.pipeline),
@@ -227,17 +233,30 @@ impl Worker {
         EpollTimeout::try_from(millis as i32).unwrap_or(EpollTimeout::ZERO)
     }
 
+    /// Joins datagrams that follow each other, and handles them as one: to write one packet takes the
+    /// kernel as long as to write many joined. Where packets come one by one, the first does not wait
+    /// until it is known that there is no second.
     fn serve_device(&mut self) -> Result<(), EngineFailure> {
-        let now = self.forward.now();
-        for _ in 0..BATCH {
-            match self.forward.device.read(&mut self.packet).map_err(EngineFailure::Device)? {
+        let (packet, train, forward) = (&mut self.packet, &mut self.from_device, &mut self.forward);
+        let now = forward.now();
+        let mut taken = 0;
+        while taken < BATCH {
+            match forward.device.read(packet).map_err(EngineFailure::Device)? {
                 Read::Empty => break,
-                Read::Malformed => {
-                    self.forward.pipeline.count_drops(DropReason::Malformed, 1);
+                Read::Malformed => forward.pipeline.count_drops(DropReason::Malformed, 1),
+                Read::Packet if train.join_with(packet) => {}
+                Read::Packet => {
+                    forward.device_train(train, now);
+                    train.begin_with(packet);
+                    if taken == 0 && !self.bursts {
+                        forward.device_train(train, now);
+                    }
                 }
-                Read::Packet => self.forward.device_packet(&mut self.packet, now),
             }
+            taken += 1;
         }
+        forward.device_train(train, now);
+        self.bursts = taken > 1;
         Ok(())
     }
 
@@ -356,7 +375,12 @@ impl Forward {
         Time::ZERO + self.started.elapsed()
     }
 
-    fn device_packet(&mut self, packet: &mut Packet, now: Time) {
+    /// Handles what the device's train holds, if anything.
+    fn device_train(&mut self, train: &mut Train, now: Time) {
+        if train.is_empty() {
+            return;
+        }
+        let packet = train.take();
         let verdict = self.pipeline.from_tun(packet, now, &mut self.side);
         self.execute(verdict, packet);
         self.drain_side();
