@@ -84,7 +84,7 @@ impl Train {
     pub(super) fn begin_with(&mut self, packet: &mut Packet) {
         std::mem::swap(&mut self.packet, packet);
         let (bytes, offload) = (self.packet.bytes(), self.packet.offload);
-        let datagram = Joinable::read(bytes, self.join_udp).filter(|first| first.is_udp());
+        let datagram = Joinable::read(bytes, self.join_udp).filter(Joinable::is_udp);
         self.first = datagram.filter(|_| offload.segments.is_none());
         self.count = 1;
         self.closed = self.first.is_none();
