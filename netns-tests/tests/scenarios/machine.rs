@@ -17,7 +17,7 @@ const STEADY: f64 = 0.05;
 const LOOK: Duration = Duration::from_millis(400);
 
 /// How long a scenario waits for a steady machine at most; then it begins all the same.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a scenario says that failed while its machine lost such a share of the time of one look, or more,
 /// is nothing: links flapped, and proxies took each other for dead.
