@@ -190,6 +190,9 @@ pub(crate) const PROBE_BACKOFF_MIN: Duration = ms(250);
 pub(crate) const PROBE_BACKOFF_MAX: Duration = ms(2_000);
 /// When the answer to a probe is taken for lost: the datapath gives up after a second.
 pub(crate) const PROBE_LOST: Duration = ms(1_500);
+/// How long a flow's refusal counts against a UDP service that answers no new flow: a dead one that is
+/// asked refuses one a second.
+pub(crate) const REFUSAL_COUNTS: Duration = ms(2_500);
 /// A service that falls so soon after probes spoke for it did not rise.
 pub(crate) const FLAPPING: Duration = ms(60_000);
 /// How long an agent waits at most for the word that it is a member, while RAPs are told: twice a

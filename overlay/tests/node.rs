@@ -352,17 +352,20 @@ fn a_refused_target_is_probed_taken_out_and_probed_again() {
 #[test]
 fn a_udp_target_that_refuses_a_flow_and_answers_no_other_is_taken_out() {
     use ForwardingEvent::{TargetAnswers, TargetRefuses, TargetSilent};
-    let state = |events: &[fn(TargetId) -> ForwardingEvent]| {
-        let (mut node, lease, now) = with_target();
+    let state_if_apart = |events: &[fn(TargetId) -> ForwardingEvent], apart| {
+        let (mut node, lease, mut now) = with_target();
         for event in events {
             node.handle_event(event(lease), now);
+            now = now + apart;
         }
         let outcome = ProbeOutcome::Silent;
         node.handle_event(ForwardingEvent::ProbeDone { target: lease, outcome }, now);
         node.targets(now)[0].state
     };
+    let state = |events: &[_]| state_if_apart(events, Duration::ZERO);
     let silent = |target| TargetSilent { target, unanswered: 3 };
     assert_eq!(state(&[TargetRefuses, silent]), "down");
+    assert_eq!(state_if_apart(&[TargetRefuses, silent], Duration::from_secs(3)), "up");
     assert_eq!(state(&[TargetRefuses]), "up");
     assert_eq!(state(&[silent]), "up");
     assert_eq!(state(&[TargetRefuses, TargetAnswers, silent]), "up");

@@ -35,14 +35,14 @@ impl Join {
     pub(crate) fn target_refuses(&mut self, id: TargetId, now: Time, out: &mut Outbox) {
         self.probe(id, now, out);
         if let Some(target) = self.targets.get_mut(&id) {
-            target.refused = true;
+            target.refused = Some(now);
         }
     }
 
     /// A target answered a flow after it had refused one, or was silent.
     pub(crate) fn target_answers(&mut self, id: TargetId) {
         if let Some(target) = self.targets.get_mut(&id) {
-            target.refused = false;
+            target.refused = None;
         }
     }
 
@@ -59,7 +59,7 @@ impl Join {
         self.probe(id, now, out);
         let Some(target) = self.targets.get_mut(&id) else { return };
         let agent = target.agent;
-        if target.refuses_flows() {
+        if target.refuses_flows(now) {
             let verdict = target.believe(Service::Refuses, now);
             self.judged(id, verdict, "it refuses flows, and answers none", world, now, out);
         }

@@ -12,7 +12,7 @@ use pias_protocol::{
 
 use crate::{
     effect::AgentId,
-    timing::{FLAPPING, PROBE_BACKOFF_MAX, PROBE_BACKOFF_MIN},
+    timing::{FLAPPING, PROBE_BACKOFF_MAX, PROBE_BACKOFF_MIN, REFUSAL_COUNTS},
 };
 
 /// Silent probes in a row that speak for a UDP service that is down, and how many at most if it was
@@ -66,8 +66,8 @@ pub(crate) struct Registered {
     pub(crate) probing: Option<Time>,
     /// How long until the next probe while it is down.
     backoff: Duration,
-    /// Whether it refused a flow, and answered none since.
-    pub(crate) refused: bool,
+    /// When it refused a flow last, if it answered none since.
+    pub(crate) refused: Option<Time>,
     /// Silent probes in a row while it is down: of a UDP service they speak for it.
     silences: u8,
     /// How many of them it takes, and when they last were enough.
@@ -98,7 +98,7 @@ impl Registered {
             service: Service::Answers,
             probing: None,
             backoff: PROBE_BACKOFF_MIN,
-            refused: false,
+            refused: None,
             silences: 0,
             enough: SILENCES,
             risen: None,
@@ -171,7 +171,7 @@ impl Registered {
         match (self.leaving, self.healthy, self.service) {
             (true, ..) => ("draining", "it left; its flows may end"),
             (_, false, _) => ("down", "its agent's own check fails"),
-            (.., Service::Refuses) => ("down", "it refuses a probe"),
+            (.., Service::Refuses) => ("down", "it refuses a probe, or flows"),
             (.., Service::Silent) => ("down", "it does not answer a probe"),
             (.., Service::Answers) if self.agent.is_none() => {
                 ("up", "inherited; its agent is not back yet")
@@ -191,11 +191,12 @@ impl Registered {
         }
     }
 
-    /// Whether a UDP service that is taken for well refused a flow, and answered none since: more than
-    /// a refusal, which anyone can forge, but no proof.
-    pub(crate) fn refuses_flows(&self) -> bool {
-        let doubted = self.refused && self.service == Service::Answers && !self.leaving;
-        doubted && self.group.protocol == Protocol::Udp
+    /// Whether a UDP service that is taken for well has just refused a flow, and answered none since:
+    /// more than a refusal, which anyone can forge, but no proof.
+    pub(crate) fn refuses_flows(&self, now: Time) -> bool {
+        let refused = self.refused.is_some_and(|at| now - at < REFUSAL_COUNTS);
+        let well = self.service == Service::Answers && !self.leaving;
+        refused && well && self.group.protocol == Protocol::Udp
     }
 
     /// A UDP service need not answer an empty datagram: silence changes nothing while it is up. While
@@ -219,7 +220,7 @@ impl Registered {
     pub(crate) fn believe(&mut self, service: Service, now: Time) -> Verdict {
         let was = std::mem::replace(&mut self.service, service);
         self.silences = 0;
-        self.refused = false;
+        self.refused = None;
         match (was, service) {
             (Service::Answers, Service::Answers) => Verdict::Keep,
             (_, Service::Answers) => {
