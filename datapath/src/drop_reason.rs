@@ -83,7 +83,7 @@ reasons! {
     IcmpUnrelated => "icmp_unrelated",
     /// An ICMP error with too little of the packet it is about.
     IcmpTruncated => "icmp_truncated",
-    /// A pin notice about a flow that did not enter here.
+    /// A pin notice about a flow that did not enter here, or cannot have.
     PinUnrelated => "pin_unrelated",
     /// A fragment of a registration datagram, which QUIC never sends.
     RegistrationFragment => "registration_fragment",

@@ -23,6 +23,7 @@
 //! | [`table`], [`flow`], [`fragment`], [`parking`] | what is known |
 //! | [`health`], [`probe`] | what targets show of themselves |
 //! | [`rate`], [`limits`], [`slots`] | bounds |
+//! | [`mapped`] | memory that the kernel shares |
 //! | [`counters`], [`drop_reason`], [`explain`] | what an operator sees |
 //! | [`engine`] | the I/O around the pipeline: TUN device and tunnel sockets |
 
@@ -39,6 +40,7 @@ pub mod heirs;
 pub mod icmp_error;
 pub mod icmp_translate;
 pub mod limits;
+pub mod mapped;
 pub mod packet;
 pub mod parking;
 pub mod pipeline;

@@ -7,8 +7,9 @@ use std::time::Duration;
 /// The sizes of the pipeline's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Flows pinned at this proxy as an ingress. At the bound one of a few sampled entries goes, an
-    /// embryonic or the longest idle one (`flow_evicted`); its flow is placed by hash again.
+    /// Flows pinned at this proxy as an ingress, rounded up to eight times a power of two. They share
+    /// buckets of eight: for one too many in a bucket another goes, an embryonic or the longest idle
+    /// one (`flow_evicted`); its flow is placed by hash again.
     pub ingress_flows: usize,
     /// Flows NATed at this proxy as a JAP. At the bound an idle UDP or closing TCP flow goes
     /// (`flow_evicted`); where a sample finds none, the new flow is turned away (`nat_table_full`).
@@ -88,6 +89,14 @@ pub const TCP_OPENING: Duration = Duration::from_secs(30);
 /// (`flow_evicted`): the one of a sample that will be missed least.
 pub const PORT_REST: Duration = Duration::from_secs(1);
 
+/// Ticks that a round through all pinned flows takes, where [`AGED_PER_TICK`] and
+/// [`MOST_AGED_PER_TICK`] allow: 0.8 s at 50 ms a tick.
+pub const ROUND_TICKS: usize = 16;
+
+/// Most entries of the table of pinned flows that one tick looks at, in about a millisecond: 2^20 of
+/// them in 0.8 s, 2^22 in 3.2 s. As many while the table doubles.
+pub const MOST_AGED_PER_TICK: usize = 65_536;
+
 /// Slots of each flow table that one tick looks at for age: 2^19 of them in 6.4 s at 50 ms a tick.
 pub const AGED_PER_TICK: usize = 4096;
 
@@ -117,6 +126,10 @@ pub const HANDED_PER_TICK: usize = 32_768;
 
 /// Proxies whose flows are being handed back at once; a further one gets none.
 pub const MAX_HANDED: usize = 16;
+
+/// How often a flow is tried to be pinned, or to be forgotten, while another party changes its entry
+/// each time. Beyond, it is placed by its hash, or ages.
+pub const PIN_TRIES: usize = 8;
 
 /// Entries that a full table samples to find one to evict.
 pub const EVICTION_SAMPLE: usize = 16;

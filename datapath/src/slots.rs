@@ -10,6 +10,19 @@ pub struct Handle {
 impl Handle {
     /// Names nothing, ever: there are not so many slots.
     pub const NONE: Self = Self { index: u32::MAX, generation: 0 };
+
+    /// The handle in one word: its index in the low 32 bits, its generation in the high.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.index as u64 | (self.generation as u64) << 32
+    }
+
+    /// The handle that [`to_bits`](Self::to_bits) made a word of. One of another word names nothing,
+    /// or some other value.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
 }
 
 #[derive(Debug)]
@@ -109,5 +122,13 @@ mod tests {
         assert_eq!((slots.get(first), slots.get(second)), (None, Some(&'b')));
         assert_eq!(slots.remove(first), None);
         assert_eq!(slots.count(), 1);
+    }
+
+    #[test]
+    fn a_handle_fits_a_word() {
+        let handle = Handle { index: 2, generation: 3 };
+        assert_eq!(handle.to_bits(), 0x0000_0003_0000_0002);
+        assert_eq!(Handle::from_bits(handle.to_bits()), handle);
+        assert_eq!(Handle::from_bits(Handle::NONE.to_bits()), Handle::NONE);
     }
 }

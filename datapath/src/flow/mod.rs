@@ -1,8 +1,10 @@
-//! Flows: those that enter here ([`ingress`]), those that are translated here ([`nat`]), and those
+//! Flows: those that enter here ([`ingress`], in [`pins`]), those that are translated here ([`nat`]), and those
 //! that a mate translates ([`standby`]).
 
+pub mod elsewhere;
 pub mod ingress;
 pub mod nat;
+pub mod pins;
 pub mod replica;
 pub mod sides;
 pub mod standby;

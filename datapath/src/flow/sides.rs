@@ -5,12 +5,12 @@
 //! reverse   (protocol, AT:r, JAP:s)    the target's
 //! ```
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use hashbrown::HashTable;
 use pias_protocol::{group::Protocol, hash::FlowKey};
 
-use super::{reverse_hash, table_hash};
+use super::{elsewhere::Elsewhere, reverse_hash, table_hash};
 use crate::slots::{Handle, Slots};
 
 /// What a flow is found by.
@@ -30,13 +30,26 @@ pub struct Sides<T> {
     forward: HashTable<Handle>,
     reverse: HashTable<Handle>,
     seed: u64,
+    /// Who is told which flows there are.
+    told: Option<Arc<Elsewhere>>,
 }
 
 impl<T: Ends> Sides<T> {
     /// None, under hashes of this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { flows: Slots::default(), forward: HashTable::new(), reverse: HashTable::new(), seed }
+        Self {
+            flows: Slots::default(),
+            forward: HashTable::new(),
+            reverse: HashTable::new(),
+            seed,
+            told: None,
+        }
+    }
+
+    /// Tells of all flows that are taken in or out from now on.
+    pub fn tell(&mut self, told: Arc<Elsewhere>) {
+        self.told = Some(told);
     }
 
     /// How many flows there are.
@@ -84,6 +97,9 @@ impl<T: Ends> Sides<T> {
 
     /// Takes a flow in, of which neither side has another.
     pub fn insert(&mut self, flow: T) -> Handle {
+        if let Some(told) = &self.told {
+            told.add(flow.key().hash());
+        }
         let handle = self.flows.insert(flow);
         let (flows, seed) = (&self.flows, self.seed);
         self.forward.insert_unique(table_hash(flow.key(), seed), handle, |&other| {
@@ -98,6 +114,9 @@ impl<T: Ends> Sides<T> {
     /// Takes a flow out.
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
         let flow = self.flows.remove(handle)?;
+        if let Some(told) = &self.told {
+            told.remove(flow.key().hash());
+        }
         let hash = table_hash(flow.key(), self.seed);
         if let Ok(entry) = self.forward.find_entry(hash, |&other| other == handle) {
             entry.remove();

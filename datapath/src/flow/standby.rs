@@ -4,12 +4,15 @@
 //! proxy, though it may be back, does not know the flow any more. The heir goes on with it: of those
 //! that hold it, that is one alone, since the proxy may have told another before.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use hashbrown::HashMap;
 use pias_protocol::{flow::FlowRecord, group::Protocol, hash::FlowKey, ids::ProxyId, time::Time};
 
-use super::sides::{Ends, Sides};
+use super::{
+    elsewhere::Elsewhere,
+    sides::{Ends, Sides},
+};
 use crate::{
     limits::{AGED_PER_TICK, STANDBY_FOR, TCP_IDLE},
     slots::Handle,
@@ -62,6 +65,11 @@ impl Standby {
     #[must_use]
     pub fn new(limit: usize, seed: u64) -> Self {
         Self { flows: Sides::new(seed), owners: HashMap::new(), limit, cursor: 0 }
+    }
+
+    /// Tells XDP of all flows that are held, or no more, from now on.
+    pub fn tell(&mut self, told: Arc<Elsewhere>) {
+        self.flows.tell(told);
     }
 
     /// How many flows are held.

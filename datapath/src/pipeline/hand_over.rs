@@ -80,7 +80,7 @@ impl Pipeline {
         }
         for record in &tables.pins {
             let peer = self.table.peer_of(record.proxy);
-            let evicted = peer.is_none_or(|peer| self.pins.pin(record.pinned(peer, now)));
+            let evicted = peer.is_none_or(|peer| self.pins.pin(&record.pinned(peer, now)));
             tally(!evicted, |adopted| &mut adopted.pins);
         }
         for (to, nat) in tables.returns {

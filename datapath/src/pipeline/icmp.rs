@@ -151,7 +151,8 @@ impl Pipeline {
         now: Time,
         side: &mut Side,
     ) -> Verdict {
-        let pinned = self.pins.get(key).and_then(|flow| self.table.peer(flow.peer));
+        let hash = key.hash();
+        let pinned = self.pins.find(key, hash).and_then(|flow| self.table.peer(flow.peer));
         let joins = match pinned {
             Some(peer) => vec![peer.tunnel],
             None => self.table.possible_joins(&key.group),
@@ -162,7 +163,6 @@ impl Pipeline {
         if !others.is_empty() && !self.rates.search.allow(now) {
             return self.drop_for(DropReason::RateLimited);
         }
-        let hash = key.hash();
         for &tunnel in others {
             let verdict = Self::to_peer(tunnel, hash, &view.ip, None);
             if !side.push_packet(verdict, packet.to_kept()) {

@@ -16,7 +16,10 @@ use crate::{
     classify::{Kind, Transport, View},
     counters::Path,
     drop_reason::DropReason,
-    flow::{Phase, ingress::Pinned},
+    flow::{
+        Phase,
+        pins::{Coarse, Pinned},
+    },
     icmp_error::{self, Problem},
     packet::Packet,
     parking::{Arrival, Ingress},
@@ -125,16 +128,15 @@ impl Pipeline {
         now: Time,
         side: &mut Side,
     ) -> Verdict {
-        let key = client.key;
-        if let Some(pinned) = self.pins.get_mut(&key) {
-            let hash = pinned.hash;
+        let (key, hash) = (client.key, client.key.hash());
+        if let Some(mut pinned) = self.pins.find(&key, hash) {
             if self.table.peer(pinned.peer).is_none()
                 && let Some(Place::Join(heir)) = self.table.heir_of(pinned.peer)
             {
-                pinned.peer = heir;
+                self.pins.repin(&mut pinned, heir);
             }
             if let Some(peer) = self.table.peer(pinned.peer) {
-                pinned.touch(client.transport.flags, now);
+                self.pins.touch(&pinned, client.transport.flags, now);
                 let verdict = Self::to_peer(peer.tunnel, hash, &client.view.ip, None);
                 self.count(Path::IngressDirect);
                 return verdict;
@@ -151,11 +153,11 @@ impl Pipeline {
                 self.join(packet, client, now, side)
             }
             Whereabouts::At(peer) => {
-                self.pin(key, key.hash(), peer, now);
+                self.pin(key, hash, peer, now);
                 self.count(Path::IngressDirect);
-                self.tunnel_to(peer, key.hash(), &client.view, None)
+                self.tunnel_to(peer, hash, &client.view, None)
             }
-            Whereabouts::Unknown => self.place(packet, client, now, side),
+            Whereabouts::Unknown => self.place(packet, client, hash, now, side),
         }
     }
 
@@ -163,10 +165,11 @@ impl Pipeline {
         &mut self,
         packet: &mut Packet,
         client: &Client,
+        hash: FlowHash,
         now: Time,
         side: &mut Side,
     ) -> Verdict {
-        let (view, key, hash) = (&client.view, client.key, client.key.hash());
+        let (view, key) = (&client.view, client.key);
         let place = self.table.place(&key.group, hash);
         if place != Place::Missed && self.table.report_use(&key.group, now) {
             self.event(ForwardingEvent::IngressUsed(key.group), side);
@@ -214,8 +217,8 @@ impl Pipeline {
     /// Remembers the JAP of a flow that enters here.
     pub(super) fn pin(&mut self, key: FlowKey, hash: FlowHash, peer: Handle, now: Time) {
         let phase = Phase::first(key.group.protocol);
-        let evicted = self.pins.pin(Pinned { key, hash, peer, phase, created: now, last: now });
-        if evicted {
+        let now = Coarse::from(now);
+        if self.pins.pin(&Pinned { key, hash, peer, phase, created: now, last: now }) {
             self.count(Path::FlowEvicted);
         }
     }
@@ -250,11 +253,14 @@ impl Pipeline {
             return self.drop_for(DropReason::TunnelMalformed);
         };
         let key = flow_key(embedded.protocol, embedded.source, embedded.destination);
-        let known = self.pins.get(&key).is_some() || self.table.group(&key.group).is_some();
-        if !known || !self.prefixes.contains(key.group.address) {
+        let hash = key.hash();
+        let known = self.pins.find(&key, hash).is_some() || self.table.group(&key.group).is_some();
+        // XDP asks of a pinned flow's packets no more who sent them.
+        let sends = self.may_send(key.client.ip());
+        if !known || !sends || !self.prefixes.contains(key.group.address) {
             return self.drop_for(DropReason::PinUnrelated);
         }
-        self.pin(key, key.hash(), peer, now);
+        self.pin(key, hash, peer, now);
         self.count(Path::PinReceived);
         Verdict::Answered
     }

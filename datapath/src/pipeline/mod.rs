@@ -30,7 +30,7 @@ mod views;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use pias_protocol::{
@@ -50,10 +50,14 @@ use crate::{
     classify::{Kind, Prefixes, View, is_host},
     counters::{Counters, Path},
     drop_reason::DropReason,
-    flow::{ingress::IngressTable, nat::NatTable, standby::Standby},
+    flow::{
+        elsewhere::Elsewhere, ingress::IngressTable, nat::NatTable, pins::Misshapen,
+        standby::Standby,
+    },
     fragment::{Fragments, TrainKey},
     health::Watch,
     limits::{Limits, rates},
+    mapped::Words,
     packet::Packet,
     parking::Parking,
     probe::Probes,
@@ -80,6 +84,17 @@ pub struct PipelineConfig {
     /// Seeds the tables' hashes and the choice of ports; from the operating system's entropy, so
     /// that nobody can aim at one bucket.
     pub seed: u64,
+}
+
+/// Memory that a pipeline shares with the XDP programs.
+#[derive(Debug)]
+pub struct Shared {
+    /// Pinned flows.
+    pub pins: Words,
+    /// How much of their table is used: [`BESIDE_WORDS`](crate::flow::pins::BESIDE_WORDS), or more.
+    pub beside: Words,
+    /// Which flows are known beside the pinned ones.
+    pub elsewhere: Elsewhere,
 }
 
 /// The tables of one proxy and what they do to packets. One engine owns it.
@@ -161,6 +176,27 @@ impl Pipeline {
         }
     }
 
+    /// A pipeline with empty tables that shares its pinned flows with the XDP programs, and tells
+    /// them of all others.
+    ///
+    /// # Errors
+    /// [`Misshapen`] where the words are no table of pinned flows.
+    pub fn sharing(config: PipelineConfig, shared: Shared) -> Result<Self, Misshapen> {
+        let Shared { pins, beside, elsewhere } = shared;
+        let mut pipeline = Self::new(config);
+        pipeline.pins = IngressTable::on(pins, beside, pipeline.config.seed)?;
+        let elsewhere = Arc::new(elsewhere);
+        pipeline.nat.tell(Arc::clone(&elsewhere));
+        pipeline.standby.tell(elsewhere);
+        Ok(pipeline)
+    }
+
+    /// What the overlay has said.
+    #[must_use]
+    pub const fn table(&self) -> &Table {
+        &self.table
+    }
+
     /// A packet that the kernel routed into the TUN device.
     pub fn from_tun(&mut self, packet: &mut Packet, now: Time, side: &mut Side) -> Verdict {
         let view = match self.read(packet) {
@@ -239,11 +275,12 @@ impl Pipeline {
     fn read(&self, packet: &mut Packet) -> Result<View, DropReason> {
         let view = View::parse(packet.bytes())?;
         packet.set_len(view.ip.end);
-        if is_host(view.ip.source) && !self.is_ours(view.ip.source) {
-            Ok(view)
-        } else {
-            Err(DropReason::BadSource)
-        }
+        if self.may_send(view.ip.source) { Ok(view) } else { Err(DropReason::BadSource) }
+    }
+
+    /// Whether somebody else may send from an address.
+    fn may_send(&self, source: IpAddr) -> bool {
+        is_host(source) && !self.is_ours(source)
     }
 
     /// Whether an address is anycast, or a NAT address of this proxy: nobody else sends from it.

@@ -11,7 +11,9 @@ impl Pipeline {
     /// Ages tables in bounded steps, ends waits that were in vain, and repeats probes; to be called
     /// about every 50 ms.
     pub fn tick(&mut self, now: Time, side: &mut Side) {
-        self.pins.age(now);
+        for _ in 0..self.pins.age(now) {
+            self.count(Path::FlowEvicted);
+        }
         self.nat.age(now);
         self.forget_path_mtus(now);
         self.expire_parked(now);

@@ -15,7 +15,8 @@ use super::Pipeline;
 use crate::{
     classify::is_host,
     explain::{Explanation, Step},
-    flow::{Phase, ingress::Pinned},
+    flow::Phase,
+    slots::Handle,
     table::{Choice, Peer, Place},
 };
 
@@ -134,9 +135,9 @@ impl Pipeline {
             Some(FlowView {
                 client: flow.key.client,
                 group: flow.key.group,
-                role: FlowRole::Ingress { proxy: self.pinned_to(flow)?.id },
-                age_s: now.since(flow.created).as_secs(),
-                idle_s: now.since(flow.last).as_secs(),
+                role: FlowRole::Ingress { proxy: self.pinned_to(flow.peer)?.id },
+                age_s: flow.created.age(now).as_secs(),
+                idle_s: flow.last.age(now).as_secs(),
             })
         });
         let held = self.standby.iter().map(|held| {
@@ -187,9 +188,9 @@ impl Pipeline {
 
     fn explain_ingress(&self, key: &FlowKey, now: Time, steps: &mut Vec<Step>) {
         if let Some(flow) = self.pins.get(key)
-            && let Some(peer) = self.pinned_to(flow)
+            && let Some(peer) = self.pinned_to(flow.peer)
         {
-            let idle_ms = now.since(flow.last).as_millis() as u64;
+            let idle_ms = flow.last.age(now).as_millis() as u64;
             steps.push(Step::Pinned { proxy: peer.id, idle_ms });
             steps.push(Step::Tunnel { proxy: peer.id, address: peer.tunnel });
             return;
@@ -221,13 +222,13 @@ impl Pipeline {
         }
     }
 
-    /// Where a pinned flow goes: to its JAP, or to that one's heir.
-    fn pinned_to(&self, flow: &Pinned) -> Option<&Peer> {
-        let heir = || match self.table.heir_of(flow.peer)? {
+    /// Where a flow that is pinned to a JAP goes: there, or to that one's heir.
+    fn pinned_to(&self, jap: Handle) -> Option<&Peer> {
+        let heir = || match self.table.heir_of(jap)? {
             Place::Join(heir) => self.table.peer(heir),
             _ => None,
         };
-        self.table.peer(flow.peer).or_else(heir)
+        self.table.peer(jap).or_else(heir)
     }
 
     fn explain_candidates(&self, key: &FlowKey, steps: &mut Vec<Step>) {

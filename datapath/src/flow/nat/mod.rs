@@ -12,6 +12,7 @@ mod flow;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,7 +27,9 @@ use pias_protocol::{
 pub use self::flow::NatFlow;
 use self::flow::Side;
 use super::{
-    Dice, Phase, Sweep, expired,
+    Dice, Phase, Sweep,
+    elsewhere::Elsewhere,
+    expired,
     replica::{Batch, Replica, Told},
     sides::Sides,
     table_hash,
@@ -83,6 +86,11 @@ impl NatTable {
             evicted: 0,
             replica: Replica::new(limits.nat_flows),
         }
+    }
+
+    /// Tells XDP of all flows that begin or end from now on.
+    pub fn tell(&mut self, told: Arc<Elsewhere>) {
+        self.flows.tell(told);
     }
 
     /// How many flows there are.

@@ -1,7 +1,10 @@
 //! A client's packet that entered here.
 
 use super::*;
-use crate::wire::tcp;
+use crate::{
+    limits::{AGED_PER_TICK, engine::TICK},
+    wire::tcp,
+};
 
 #[test]
 fn the_first_packet_of_an_unknown_group_waits_and_the_overlay_is_asked() {
@@ -158,6 +161,11 @@ fn a_pin_notice_moves_a_flow_and_fills_no_table() {
 
     let stray = proxy.tunnel(THIRD_TUNNEL, pin, &mut headers("203.0.113.11:53"));
     assert_eq!(stray, Verdict::Drop(DropReason::PinUnrelated));
+    for nobody in ["203.0.113.99:4000", "192.0.2.200:4000", "127.0.0.1:4000"] {
+        let mut headers = Packet::from_bytes(&testing::udp(nobody, DNS, b"q").bytes()[..28]);
+        let of_nobody = proxy.tunnel(THIRD_TUNNEL, pin, &mut headers);
+        assert_eq!(of_nobody, Verdict::Drop(DropReason::PinUnrelated), "{nobody}");
+    }
     let stranger = proxy.tunnel("198.51.100.66", pin, &mut headers(DNS));
     assert_eq!(stranger, Verdict::Drop(DropReason::UnknownPeer));
     assert_eq!(proxy.pipeline.occupancy().ingress_flows, 1);
@@ -173,6 +181,10 @@ fn forged_segments_are_not_remembered_for_hours() {
     }
     proxy.tun(&mut testing::tcp("192.0.2.1:1", WEB, tcp::ACK, b""));
     proxy.wait(Duration::from_secs(30));
+    // All of the table is looked at once.
+    for _ in 0..Limits::default().ingress_flows / AGED_PER_TICK {
+        proxy.wait(TICK);
+    }
     assert_eq!(proxy.pipeline.occupancy().ingress_flows, 1, "only the one that goes on");
 }
 
