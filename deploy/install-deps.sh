@@ -8,7 +8,7 @@ set -euo pipefail
 
 # command:package
 needs=(
-    cc:build-essential make:make curl:curl
+    cc:build-essential make:make clang:clang clang-19:clang-19 curl:curl
     ip:iproute2 bird:bird2 nsd:nsd nginx:nginx-light dig:dnsutils ping:iputils-ping
     iperf3:iperf3 tcpdump:tcpdump nft:nftables ethtool:ethtool python3:python3 ps:procps
     unshare:util-linux

@@ -25,6 +25,7 @@
 //! | [`rate`], [`limits`], [`slots`] | bounds |
 //! | [`mapped`] | memory that the kernel shares |
 //! | [`counters`], [`drop_reason`], [`explain`] | what an operator sees |
+//! | [`xdp`] | what the kernel does before: programs, and the tables that they share |
 //! | [`engine`] | the I/O around the pipeline: TUN device and tunnel sockets |
 
 pub mod checksum;
@@ -52,6 +53,7 @@ pub mod split;
 pub mod table;
 pub mod tcp_reset;
 pub mod wire;
+pub mod xdp;
 
 #[cfg(test)]
 mod testing;

@@ -71,6 +71,15 @@ pub enum Place {
     Missed,
 }
 
+/// A candidate that flows are drawn for, and who gets them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drawn {
+    /// By whose id and weight flows are drawn.
+    pub candidate: placement::Candidate,
+    /// The live peer that it is, or that stands in for it; `None`: this proxy.
+    pub peer: Option<Handle>,
+}
+
 /// Which target takes a new flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
@@ -215,6 +224,26 @@ impl Table {
                 proxy.and_then(|proxy| self.as_join(proxy)).unwrap_or(Place::Missed)
             }
         }
+    }
+
+    /// What a group's flows are drawn from: its usable candidates of the lowest tier that has any.
+    pub fn drawn(&self, group: &GroupKey) -> impl Iterator<Item = Drawn> {
+        let listed = match self.groups.get(group).map(|known| &known.entry) {
+            Some(IngressEntry::Candidates(candidates)) => candidates.as_slice(),
+            _ => &[],
+        };
+        let usable = |&candidate: &placement::Candidate| {
+            let place = self.as_join(self.stand_in(candidate.proxy)?)?;
+            let peer = if let Place::Join(peer) = place { Some(peer) } else { None };
+            Some(Drawn { candidate, peer })
+        };
+        let tier = listed.iter().filter_map(usable).map(|drawn| drawn.candidate.tier).min();
+        listed.iter().filter_map(usable).filter(move |drawn| Some(drawn.candidate.tier) == tier)
+    }
+
+    /// All groups of which something is known as an ingress.
+    pub fn groups(&self) -> impl Iterator<Item = &GroupKey> {
+        self.groups.keys()
     }
 
     /// A live proxy as a flow's JAP.

@@ -1,129 +1,16 @@
 //! Runs `fixtures/*.txt` through the user-space pipeline. The format: `fixtures/README.md`.
 
-use std::{fmt::Write as _, fs, net::IpAddr, path::PathBuf};
+#[path = "support/fixtures.rs"]
+mod fixtures;
 
-use pias_datapath::{
-    limits::Limits,
-    packet::Packet,
-    pipeline::{Pipeline, PipelineConfig, Side, Verdict},
-};
-use pias_protocol::{
-    forwarding::{ForwardingUpdate, IngressEntry, Target, TargetState},
-    geneve,
-    ids::{ProxyId, TargetId},
-    placement::Candidate,
-    time::Time,
-};
+use std::fs;
 
-const NOW: Time = Time::from_micros(1_000_000);
-
-fn pipeline() -> Pipeline {
-    Pipeline::new(PipelineConfig {
-        self_id: ProxyId(1),
-        anycast: vec!["203.0.113.0/24".parse().unwrap(), "2001:db8:a::/48".parse().unwrap()],
-        nat: vec!["192.0.2.200".parse().unwrap(), "2001:db8:2::1".parse().unwrap()],
-        unicast: vec!["198.51.100.1".parse().unwrap(), "2001:db8:1::1".parse().unwrap()],
-        underlay_mtu: 1500,
-        limits: Limits::default(),
-        seed: 7,
-    })
-}
-
-fn update(words: &[&str]) -> Option<ForwardingUpdate> {
-    let proxy = |text: &str| ProxyId(text.parse().unwrap());
-    let ingress = |group: &str, entry| {
-        Some(ForwardingUpdate::Ingress { group: group.parse().unwrap(), entry })
-    };
-    match *words {
-        ["peer", id, address] => {
-            Some(ForwardingUpdate::Peer { id: proxy(id), tunnel: address.parse().unwrap() })
-        }
-        ["candidates", group, ref ids @ ..] => {
-            let candidate = |id: &&str| Candidate { proxy: proxy(id), tier: 0, weight: 1 };
-            ingress(group, IngressEntry::Candidates(ids.iter().map(candidate).collect()))
-        }
-        ["rendezvous", group, id] => ingress(group, IngressEntry::Rendezvous(proxy(id))),
-        ["refuse", group] => ingress(group, IngressEntry::Refuse),
-        ["target", id, group, address] => Some(ForwardingUpdate::Target(Target {
-            id: TargetId(id.parse().unwrap()),
-            group: group.parse().unwrap(),
-            address: address.parse().unwrap(),
-            weight: 1,
-            state: TargetState::Up,
-        })),
-        _ => None,
-    }
-}
-
-fn from_hex(text: &str) -> Vec<u8> {
-    assert!(text.len().is_multiple_of(2), "odd hex");
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect()
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
-}
-
-fn with_header(verdict: &Verdict, packet: &Packet) -> String {
-    let mut bytes = Vec::new();
-    if let Verdict::Peer { header, .. } = verdict {
-        let mut out = [0; geneve::MAX_LEN];
-        let length = header.write(&mut out);
-        bytes.extend(&out[..length]);
-    }
-    bytes.extend(packet.bytes());
-    to_hex(&bytes)
-}
-
-fn name(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Tun => "tun".into(),
-        Verdict::Peer { tunnel, .. } => format!("peer {tunnel}"),
-        Verdict::Registration { .. } => "registration".into(),
-        Verdict::Parked => "parked".into(),
-        Verdict::Drop(reason) => format!("drop {}", reason.name()),
-        Verdict::Answered => "answered".into(),
-    }
-}
-
-/// The lines that a packet in leads to.
-fn outcome(pipeline: &mut Pipeline, words: &[&str]) -> Option<Vec<String>> {
-    let mut side = Side::default();
-    let (packet, verdict) = match *words {
-        ["tun", hex] => {
-            let mut packet = Packet::from_bytes(&from_hex(hex));
-            let verdict = pipeline.from_tun(&mut packet, NOW, &mut side);
-            (packet, verdict)
-        }
-        ["tunnel", source, hex] => {
-            let source: IpAddr = source.parse().unwrap();
-            let datagram = from_hex(hex);
-            let (header, inner) = geneve::Header::parse(&datagram).unwrap();
-            let mut packet = Packet::from_bytes(inner);
-            let verdict = pipeline.from_tunnel(source, &header, &mut packet, NOW, &mut side);
-            (packet, verdict)
-        }
-        _ => return None,
-    };
-    let mut lines = vec![format!("verdict {}", name(&verdict))];
-    if matches!(verdict, Verdict::Tun | Verdict::Peer { .. }) {
-        lines.push(format!("bytes {}", with_header(&verdict, &packet)));
-    }
-    lines.extend(side.packets.iter().map(|(verdict, packet)| {
-        format!("beside {} {}", name(verdict), with_header(verdict, packet))
-    }));
-    Some(lines)
-}
+use fixtures::{NOW, all, arrival, config, update};
+use pias_datapath::pipeline::{Pipeline, Side};
 
 /// The file as it should be.
 fn run(text: &str) -> String {
-    let mut pipeline = pipeline();
+    let mut pipeline = Pipeline::new(config());
     let mut found = String::new();
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -138,8 +25,8 @@ fn run(text: &str) -> String {
         if let Some(update) = update(&words) {
             pipeline.apply(update, NOW, &mut Side::default());
         } else {
-            let lines = outcome(&mut pipeline, &words);
-            for line in lines.unwrap_or_else(|| panic!("unknown line: {line}")) {
+            let arrival = arrival(&words).unwrap_or_else(|| panic!("unknown line: {line}"));
+            for line in arrival.outcome(&mut pipeline) {
                 found.push_str(&line);
                 found.push('\n');
             }
@@ -150,14 +37,7 @@ fn run(text: &str) -> String {
 
 #[test]
 fn every_fixture_ends_as_it_says() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
-    files.sort();
-    assert!(files.len() >= 12, "fixtures are missing from {}", folder.display());
-    for path in files {
-        let text = fs::read_to_string(&path).unwrap();
+    for (path, text) in all() {
         let found = run(&text);
         if std::env::var_os("PIAS_BLESS").is_some() {
             fs::write(&path, found).unwrap();

@@ -1,0 +1,219 @@
+/* A packet into the tunnel, and onto the wire.
+ *
+ *   │ Ethernet 14 │ IPv4 20 or IPv6 40 │ UDP 8 │ Geneve 8 │ inner packet │
+ */
+#ifndef PIAS_TUNNEL_H
+#define PIAS_TUNNEL_H
+
+#include "maps.h"
+#include "packet.h"
+
+struct geneve {
+    u8 version_options;
+    u8 flags;
+    u16 protocol;
+    u32 vni;
+};
+
+struct tunnel {
+    struct transport udp;
+    struct geneve geneve;
+};
+
+enum { TUNNEL_TTL = 64 };
+
+/* Octets in front of the inner packet. */
+INLINE u32 overhead(const struct peer *peer)
+{
+    return (peer->v6 ? IPV6 : IPV4) + sizeof(struct tunnel);
+}
+
+INLINE u16 fold_sum(u64 sum)
+{
+    sum = (sum & 0xFFFFFFFF) + (sum >> 32);
+    sum = (sum & 0xFFFF) + (sum >> 16);
+    sum = (sum & 0xFFFF) + (sum >> 16);
+    sum = (sum & 0xFFFF) + (sum >> 16);
+    return sum;
+}
+
+/* The sum of an address' 16-bit words, before it is folded. */
+INLINE u64 address_sum(const struct address *address)
+{
+    return (u32)address->high + (address->high >> 32) + (u32)address->low + (address->low >> 32);
+}
+
+/* Where a peer is reached; found once per epoch and kept with it. */
+struct hop {
+    u32 ifindex;
+    u32 macs[3];
+};
+
+/* Asks the kernel. Fails where the next hop's address is not known: the kernel asks for it when
+ * user space sends the packet. */
+INLINE int resolve_hop(struct xdp_md *ctx, const struct peer *peer, u16 length, struct hop *hop)
+{
+    struct fib_lookup fib = {
+        .family = peer->v6 ? AF_INET6 : AF_INET,
+        .l4_protocol = UDP_PROTOCOL,
+        .tot_len = length,
+        .ifindex = ctx->ingress_ifindex,
+        .dport = be16(GENEVE_PORT),
+    };
+    if (peer->v6) {
+        __builtin_memcpy(fib.source, &peer->own, 16);
+        __builtin_memcpy(fib.destination, &peer->tunnel, 16);
+    } else {
+        fib.source[0] = peer->own.low >> 32;
+        fib.destination[0] = peer->tunnel.low >> 32;
+    }
+    if (fib_lookup(ctx, &fib, sizeof fib, 0) != 0)
+        return 0;
+    hop->ifindex = fib.ifindex;
+    __builtin_memcpy(hop->macs, fib.destination_mac, 6);
+    __builtin_memcpy((u8 *)hop->macs + 6, fib.source_mac, 6);
+    return 1;
+}
+
+/* The next hop of a peer, as it is known or by asking. */
+INLINE int find_hop(struct xdp_md *ctx, struct peer *peer, u32 epoch, u16 length, struct hop *hop)
+{
+    u32 known = *(volatile u32 *)&peer->hop_epoch;
+    if (LIKELY(known == epoch)) {
+        hop->ifindex = peer->ifindex;
+        __builtin_memcpy(hop->macs, peer->macs, 12);
+        return 1;
+    }
+    if (!resolve_hop(ctx, peer, length, hop))
+        return 0;
+    if (known != HOP_BUSY && __sync_val_compare_and_swap(&peer->hop_epoch, known, HOP_BUSY) == known) {
+        peer->ifindex = hop->ifindex;
+        __builtin_memcpy(peer->macs, hop->macs, 12);
+        __sync_lock_test_and_set(&peer->hop_epoch, epoch);
+    }
+    return 1;
+}
+
+/* Takes one off the TTL or hop limit, as the kernel does on the way to the TUN device. */
+INLINE void decrement_ttl(void *ip, int v6)
+{
+    if (v6) {
+        ((struct ipv6 *)ip)->hop_limit -= 1;
+        return;
+    }
+    struct ipv4 *ipv4 = ip;
+    ipv4->ttl -= 1;
+    /* One less in the upper octet of a word: one more in that of the checksum (RFC 1624). */
+    u32 sum = ipv4->checksum + (u32)be16(0x0100);
+    ipv4->checksum = sum + (sum >= 0xFFFF);
+}
+
+INLINE void write_ipv4(struct ipv4 *ip, const struct peer *peer, u16 length)
+{
+    ip->version_ihl = 0x45;
+    ip->tos = 0;
+    ip->length = be16(length);
+    ip->id = 0;
+    ip->fragment = be16(0x4000);
+    ip->ttl = TUNNEL_TTL;
+    ip->protocol = UDP_PROTOCOL;
+    ip->source = peer->own.low >> 32;
+    ip->destination = peer->tunnel.low >> 32;
+    u64 sum = 0x45 + (u64)be16(length) + be16(0x4000) + (TUNNEL_TTL | UDP_PROTOCOL << 8);
+    ip->checksum = ~fold_sum(sum + ip->source + ip->destination);
+}
+
+INLINE void write_ipv6(struct ipv6 *ip, const struct peer *peer, u16 length)
+{
+    ip->version_class_label = 0x60;
+    ip->length = be16(length);
+    ip->next_header = UDP_PROTOCOL;
+    ip->hop_limit = TUNNEL_TTL;
+    ip->source = peer->own;
+    ip->destination = peer->tunnel;
+}
+
+/* What an inner packet adds to the sum of the outer UDP checksum: with a right checksum of its own,
+ * its TCP or UDP part sums up to the complement of its pseudo-header, and an IPv4 header to nothing.
+ * One with a wrong checksum gives a wrong outer one, and is dropped there. */
+INLINE u64 sum_of_inner(const struct packet *packet, const void *ip)
+{
+    const struct flow *flow = &packet->flow;
+    u16 part = packet->length - (packet->v6 ? IPV6 : IPV4);
+    u64 fixed = (u64)be16(part) + ((u64)flow->protocol << 8);
+    if (packet->v6) {
+        const struct ipv6 *ipv6 = ip;
+        /* The addresses stand in the header, and are taken off with the pseudo-header. */
+        u64 header = (u64)ipv6->version_class_label + ipv6->length
+                     + (ipv6->next_header | (u64)ipv6->hop_limit << 8);
+        return header + (u16)~fold_sum(fixed);
+    }
+    fixed += (flow->client.low >> 32) + (flow->group.low >> 32);
+    return (u16)~fold_sum(fixed);
+}
+
+/* The checksum of a tunnel packet over IPv6, where it must not be left out (RFC 8200 section 8.1). */
+INLINE u16 tunnel_checksum(const struct peer *peer, const struct tunnel *tunnel, u64 inner)
+{
+    u64 sum = address_sum(&peer->own) + address_sum(&peer->tunnel) + tunnel->udp.udp.length
+              + ((u64)UDP_PROTOCOL << 8);
+    sum += (u64)tunnel->udp.source + tunnel->udp.destination + tunnel->udp.udp.length
+           + tunnel->geneve.protocol;
+    u16 checksum = ~fold_sum(sum + inner);
+    return checksum == 0 ? 0xFFFF : checksum;
+}
+
+INLINE void write_tunnel(struct tunnel *tunnel, const struct packet *packet, u16 port)
+{
+    tunnel->udp.source = port;
+    tunnel->udp.destination = be16(GENEVE_PORT);
+    tunnel->udp.udp.length = be16(packet->length + sizeof(struct tunnel));
+    tunnel->udp.udp.checksum = 0;
+    tunnel->geneve.version_options = 0;
+    tunnel->geneve.flags = 0;
+    tunnel->geneve.protocol = packet->v6 ? ETHERTYPE_IPV6 : ETHERTYPE_IPV4;
+    tunnel->geneve.vni = 0;
+}
+
+/* Sends a packet straight to its JAP. What has begun to change cannot be passed on any more. */
+INLINE int send_to_peer(struct xdp_md *ctx, const struct packet *packet, u64 hash, struct peer *peer, u32 epoch)
+{
+    int v6 = peer->v6 != 0;
+    u16 port = CONFIG.source_port[v6][(hash >> 32) % SOURCE_PORTS];
+    struct hop hop;
+    /* Without a checksum inside, the outer one would take all of the packet to compute. */
+    if (port == 0 || packet->length + overhead(peer) > peer->mtu
+        || (v6 && packet->flow.protocol == UDP_PROTOCOL && packet->unsummed))
+        return XDP_PASS;
+    if (!find_hop(ctx, peer, epoch, packet->length + overhead(peer), &hop))
+        return XDP_PASS;
+    /* What follows the packet is the padding of a short frame. */
+    long padding = (void *)(long)ctx->data_end - (void *)(long)ctx->data - ETHERNET - packet->length;
+    if (padding > 0 && adjust_tail(ctx, -(int)padding) != 0)
+        return XDP_PASS;
+    if (adjust_head(ctx, -(int)(v6 ? IPV6 + sizeof(struct tunnel) : IPV4 + sizeof(struct tunnel))) != 0)
+        return XDP_PASS;
+    void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+    void *outer = data + ETHERNET;
+    struct tunnel *tunnel = outer + (v6 ? IPV6 : IPV4);
+    void *inner = tunnel + 1;
+    if (inner + (packet->v6 ? IPV6 : IPV4) > end)
+        return XDP_ABORTED;
+    u32 *macs = data;
+    macs[0] = hop.macs[0];
+    macs[1] = hop.macs[1];
+    macs[2] = hop.macs[2];
+    ((struct ethernet *)data)->type = v6 ? ETHERTYPE_IPV6 : ETHERTYPE_IPV4;
+    decrement_ttl(inner, packet->v6);
+    write_tunnel(tunnel, packet, port);
+    if (v6) {
+        write_ipv6(outer, peer, packet->length + sizeof(struct tunnel));
+        tunnel->udp.udp.checksum = tunnel_checksum(peer, tunnel, sum_of_inner(packet, inner));
+    } else {
+        write_ipv4(outer, peer, packet->length + IPV4 + sizeof(struct tunnel));
+    }
+    count(PATH_INGRESS_DIRECT);
+    return hop.ifindex == ctx->ingress_ifindex ? XDP_TX : redirect(hop.ifindex, 0);
+}
+
+#endif

@@ -1,0 +1,198 @@
+//! What this process shares with the programs, to the octet: `bpf/layout.h` in Rust.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use pias_protocol::{group::GroupKey, hash::mapped};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+/// Most candidates of a group.
+pub const MAX_CANDIDATES: usize = pias_protocol::limits::MAX_CANDIDATES;
+/// Most anycast prefixes.
+pub const MAX_PREFIXES: usize = 16;
+/// Source ports of tunnel packets in each family.
+pub const SOURCE_PORTS: usize = crate::limits::engine::SOURCE_PORTS;
+
+/// An address in 16 octets, IPv4 in its IPv6-mapped form.
+pub type Address = [u8; 16];
+
+/// What is set once, before the programs are loaded: `struct config`.
+#[derive(Clone, Copy, Debug, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Config {
+    /// Spreads flows over the buckets of pins.
+    pub seed: u64,
+    /// How many prefixes there are.
+    pub prefixes: u32,
+    /// 0.
+    pub zero: u32,
+    /// Anycast prefixes.
+    pub network: [Address; MAX_PREFIXES],
+    /// Their masks.
+    pub mask: [Address; MAX_PREFIXES],
+    /// NAT addresses of this proxy; unspecified where there is none.
+    pub nat: [Address; 2],
+    /// Ports that tunnel packets are sent from over IPv4 and IPv6, big-endian; 0: family unused.
+    pub source_port: [[[u8; 2]; SOURCE_PORTS]; 2],
+}
+
+/// The key of a group: `struct group_key`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Key {
+    /// Its anycast address.
+    pub address: Address,
+    /// Its port, big-endian.
+    pub port: [u8; 2],
+    /// Its protocol's number.
+    pub protocol: u8,
+    /// 0.
+    pub zero: [u8; 5],
+}
+
+impl From<&GroupKey> for Key {
+    fn from(group: &GroupKey) -> Self {
+        Self {
+            address: mapped(group.address),
+            port: group.port.to_be_bytes(),
+            protocol: group.protocol.number(),
+            zero: [0; 5],
+        }
+    }
+}
+
+/// A candidate of a group: `struct candidate`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Candidate {
+    /// By which flows are drawn.
+    pub id: u64,
+    /// Its weight, at least 1.
+    pub weight: u32,
+    /// The index of its peer's handle, or [`HERE`].
+    pub peer: u32,
+    /// The generation of its peer's handle.
+    pub generation: u32,
+    /// 0.
+    pub zero: u32,
+}
+
+/// In place of a peer: this proxy.
+pub const HERE: u32 = u32::MAX;
+
+/// The candidates that a group's flows are drawn from: `struct group`.
+#[derive(Clone, Copy, Debug, FromZeros, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Group {
+    /// How many there are.
+    pub count: u32,
+    /// When its use was last told, in ticks; written by the programs.
+    pub used: u32,
+    /// The candidates.
+    pub candidates: [Candidate; MAX_CANDIDATES],
+}
+
+/// Words of `struct state`, and where its parts are.
+pub mod state {
+    /// All of it; the first and the third stand beside the table of pins
+    /// ([`pins`](crate::flow::pins)).
+    pub const WORDS: usize = 8;
+    /// Now, and above it the epoch of next hops.
+    pub const NOW: usize = 1;
+}
+/// Words of `struct peer`, and where its parts are.
+pub mod peer {
+    /// All of it.
+    pub const WORDS: usize = 16;
+    /// The generation in the lower half; whether it lives, whether it is IPv6, and its MTU above.
+    pub const LIFE: usize = 0;
+    /// Its tunnel endpoint.
+    pub const TUNNEL: usize = 1;
+    /// This proxy's.
+    pub const OWN: usize = 3;
+    /// The epoch of the next hop, and its interface.
+    pub const HOP: usize = 5;
+    /// Destination and source of frames, 12 octets.
+    pub const MACS: usize = 6;
+}
+/// Words of a bucket of pins.
+pub const BUCKET_WORDS: usize = crate::flow::pins::BUCKET_WORDS;
+/// The counters of flows that are known beside the pins are 2 to the power of this.
+pub const ELSEWHERE_BITS: u32 = crate::flow::elsewhere::BITS;
+/// Counters of the programs: those of [`Path`](crate::counters::Path), and behind them those of
+/// [`DropReason`](crate::drop_reason::DropReason).
+pub const COUNTERS: u32 = 128;
+
+/// An address as two words.
+#[must_use]
+pub fn words(address: IpAddr) -> [u64; 2] {
+    let octets = u128::from_ne_bytes(mapped(address));
+    [octets as u64, (octets >> 64) as u64]
+}
+
+/// A prefix as network and mask.
+#[must_use]
+pub fn prefix(net: &IpNet) -> (Address, Address) {
+    let mask = match net.netmask() {
+        // Of the mapped form all octets in front count.
+        IpAddr::V4(mask) => (u128::MAX << 32 | u128::from(mask.to_bits())).to_be_bytes(),
+        IpAddr::V6(mask) => mask.octets(),
+    };
+    (mapped(net.network()), mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{counters::Path, drop_reason::DropReason};
+
+    const HEADER: &str = include_str!("../../bpf/layout.h");
+
+    /// The value that the header gives a name.
+    fn defined(name: &str) -> u64 {
+        let at = HEADER.find(&format!(" {name} = ")).expect(name) + name.len() + 4;
+        let text: String = HEADER[at..].chars().take_while(char::is_ascii_alphanumeric).collect();
+        text.strip_prefix("0x")
+            .map_or_else(|| text.parse(), |hex| u64::from_str_radix(hex, 16))
+            .expect(name)
+    }
+
+    #[test]
+    fn the_header_and_this_file_name_the_same_numbers() {
+        for (name, here) in [
+            ("MAX_CANDIDATES", MAX_CANDIDATES as u64),
+            ("MAX_PREFIXES", MAX_PREFIXES as u64),
+            ("SOURCE_PORTS", SOURCE_PORTS as u64),
+            ("HERE", u64::from(HERE)),
+            ("ELSEWHERE_BITS", u64::from(ELSEWHERE_BITS)),
+            ("COUNTERS", u64::from(COUNTERS)),
+            ("PATH_INGRESS_DIRECT", Path::IngressDirect as u64),
+            ("PATH_FLOW_EVICTED", Path::FlowEvicted as u64),
+            ("PIAS_PORT", u64::from(pias_protocol::PIAS_PORT)),
+            ("GENEVE_PORT", u64::from(pias_protocol::GENEVE_PORT)),
+        ] {
+            assert_eq!(defined(name), here, "{name}");
+        }
+        assert!(Path::ALL.len() + DropReason::ALL.len() <= COUNTERS as usize);
+    }
+
+    #[test]
+    fn structures_are_as_long_as_in_c() {
+        assert_eq!(size_of::<Config>(), 816);
+        assert_eq!(size_of::<Key>(), 24);
+        assert_eq!(size_of::<Candidate>(), 24);
+        assert_eq!(size_of::<Group>(), 1544);
+    }
+
+    #[test]
+    fn prefixes_match_the_mapped_form() {
+        let (network, mask) = prefix(&"203.0.113.0/24".parse().unwrap());
+        let within = mapped("203.0.113.77".parse().unwrap());
+        let masked: Vec<u8> = within.iter().zip(mask).map(|(octet, mask)| octet & mask).collect();
+        assert_eq!(masked, network);
+        let outside = mapped("203.0.114.77".parse().unwrap());
+        assert!(
+            outside.iter().zip(mask).zip(network).any(|((octet, mask), net)| octet & mask != net)
+        );
+    }
+}

@@ -1,0 +1,29 @@
+//! The XDP engine: the kernel forwards what it is sure of, and passes the rest up to the TUN device.
+//!
+//! ```text
+//!                  ┌───────────────── kernel ──────────────────┐
+//!   network card ──►  bpf/: parse → pins → groups → encapsulate ├──► network card
+//!                  │        │ all that is not sure             │
+//!                  └────────┼──▲──▲────────────────────────────┘
+//!                           ▼  │  │ peers, groups: written here          (tables)
+//!                  TUN engine  └──┴ pins: one table, in shared memory    (flow::ingress)
+//! ```
+//! The programs are C, in `bpf/`; the structures that they share with this module are in
+//! `bpf/layout.h` and [`layout`]. What they do with a packet, the user-space pipeline would do too, to
+//! the octet: `tests/xdp.rs` runs every fixture, and packets at random, through both.
+//!
+//! | passed up | because |
+//! | --- | --- |
+//! | other than TCP and UDP, fragments, IP options, extension headers, a TTL of 1 | it is seldom, or an answer is due |
+//! | sources that nobody sends from, ports 0, lengths that contradict each other | user space counts the reason |
+//! | groups without candidates; flows whose JAP is this proxy, or is gone | the overlay must be asked, or NAT is due |
+//! | flows that are known beside the pins: translated here, or held for a mate | their place is not that of their hash |
+//! | packets that do not fit into the tunnel | they are cut, or their sender is told |
+//! | next hops that the kernel has not resolved | sending from user space makes the kernel ask |
+
+pub mod layout;
+mod program;
+mod tables;
+
+pub use program::{LoadError, Program, Setup, Size};
+pub use tables::{Tables, Touched, WriteError};

@@ -1,0 +1,214 @@
+//! The programs in the kernel.
+
+use std::os::fd::AsFd;
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
+    maps::{Map, MapData, PerCpuArray},
+    programs::{ProgramError, Xdp},
+};
+use pias_protocol::hash::mapped;
+use zerocopy::IntoBytes;
+
+use super::{
+    layout::{self, Config},
+    tables::Tables,
+};
+use crate::{
+    counters::Path,
+    flow::{elsewhere::Elsewhere, ingress::IngressTable},
+    mapped::Words,
+    pipeline::{PipelineConfig, Shared},
+};
+
+/// The compiled programs.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pias.bpf.o"));
+
+/// What the programs are told once.
+pub struct Setup<'a> {
+    /// The pipeline's part.
+    pub pipeline: &'a PipelineConfig,
+    /// The ports that the tunnel's sockets send from over IPv4 and IPv6, so that what the network
+    /// says of a packet reaches them; 0 where a family has no socket.
+    pub source_ports: [[u16; layout::SOURCE_PORTS]; 2],
+}
+
+/// Why no program could be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The kernel refused a table or a program.
+    #[error(
+        "the kernel does not take the XDP program: {0} (it needs CAP_BPF, CAP_NET_ADMIN and Linux 5.18)"
+    )]
+    Kernel(#[from] EbpfError),
+    /// The verifier refused a program.
+    #[error("the kernel does not take the XDP program: {0}")]
+    Verifier(#[from] ProgramError),
+    /// A table could not be mapped into this process.
+    #[error("cannot map the XDP program's table {name}: {source}")]
+    Mapping {
+        /// Which.
+        name: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A table of the object has another type than expected: it is not that of this version.
+    #[error("the XDP program's table {0} is missing, or of another kind")]
+    Table(&'static str),
+    /// More anycast prefixes than the programs compare with.
+    #[error("{0} anycast prefixes are more than the XDP program takes (16)")]
+    Prefixes(usize),
+}
+
+/// How large a program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Octets of its instructions after the verifier's changes.
+    pub translated: u32,
+    /// Octets of machine code.
+    pub machine: u32,
+    /// Instructions that the verifier looked at; it gives up after a million.
+    pub verified: u32,
+}
+
+/// The loaded programs. Dropping it detaches them.
+pub struct Program {
+    ebpf: Ebpf,
+    counts: PerCpuArray<MapData, u64>,
+}
+
+impl Program {
+    /// Loads the programs and their tables.
+    ///
+    /// # Errors
+    /// As [`LoadError`] tells.
+    pub fn load(setup: &Setup<'_>) -> Result<(Self, Tables), LoadError> {
+        Self::load_object(OBJECT, setup)
+    }
+
+    /// The same of another object, that has the program and the tables of this one.
+    ///
+    /// # Errors
+    /// As [`LoadError`] tells.
+    pub fn load_object(object: &[u8], setup: &Setup<'_>) -> Result<(Self, Tables), LoadError> {
+        let config = config(setup)?;
+        let limits = &setup.pipeline.limits;
+        let mut ebpf = EbpfLoader::new()
+            .verifier_log_level(VerifierLogLevel::STATS)
+            .override_global("CONFIG", config.as_bytes(), true)
+            .map_max_entries("PINS", (pin_words(setup) / layout::BUCKET_WORDS) as u32)
+            .map_max_entries("PEERS", limits.members as u32)
+            .map_max_entries("GROUPS", limits.groups as u32)
+            .load(object)?;
+        // While programs are loaded their tables must be open.
+        for name in names(&ebpf) {
+            program(&mut ebpf, &name)?.load()?;
+        }
+        let counts = take(&mut ebpf, "COUNTS", |map| PerCpuArray::try_from(map).ok())?;
+        let tables = tables(&mut ebpf, setup)?;
+        Ok((Self { ebpf, counts }, tables))
+    }
+
+    /// The program of this name, for `BPF_PROG_TEST_RUN` or an interface.
+    ///
+    /// # Errors
+    /// [`LoadError::Table`] if there is none.
+    pub fn get(&mut self, name: &str) -> Result<&mut Xdp, LoadError> {
+        program(&mut self.ebpf, name)
+    }
+
+    /// Takes a table that only this object has.
+    pub fn take_map(&mut self, name: &str) -> Option<Map> {
+        self.ebpf.take_map(name)
+    }
+
+    /// How large the program of this name is.
+    ///
+    /// # Errors
+    /// As [`LoadError`] tells.
+    pub fn size(&mut self, name: &str) -> Result<Size, LoadError> {
+        let info = program(&mut self.ebpf, name)?.info()?;
+        Ok(Size {
+            translated: info.size_translated().unwrap_or_default(),
+            machine: info.size_jitted(),
+            verified: info.verified_instruction_count().unwrap_or_default(),
+        })
+    }
+
+    /// How many packets the programs sent this way, on all processors.
+    #[must_use]
+    pub fn path(&self, path: Path) -> u64 {
+        self.counts.get(&(path as u32), 0).map_or(0, |values| values.iter().sum())
+    }
+}
+
+fn pin_words(setup: &Setup<'_>) -> usize {
+    IngressTable::words(setup.pipeline.limits.ingress_flows)
+}
+
+fn names(ebpf: &Ebpf) -> Vec<String> {
+    ebpf.programs().map(|(name, _)| name.to_owned()).collect()
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::Table("of programs"))?;
+    Ok(program.try_into()?)
+}
+
+fn config(setup: &Setup<'_>) -> Result<Config, LoadError> {
+    let PipelineConfig { anycast, nat, seed, .. } = setup.pipeline;
+    if anycast.len() > layout::MAX_PREFIXES {
+        return Err(LoadError::Prefixes(anycast.len()));
+    }
+    let mut config = Config {
+        seed: seed | 1,
+        prefixes: anycast.len() as u32,
+        zero: 0,
+        network: [[0; 16]; layout::MAX_PREFIXES],
+        mask: [[0; 16]; layout::MAX_PREFIXES],
+        nat: [[0; 16]; 2],
+        source_port: setup.source_ports.map(|ports| ports.map(u16::to_be_bytes)),
+    };
+    for (at, net) in anycast.iter().enumerate() {
+        (config.network[at], config.mask[at]) = layout::prefix(net);
+    }
+    for (slot, address) in config.nat.iter_mut().zip(nat) {
+        *slot = mapped(*address);
+    }
+    Ok(config)
+}
+
+fn take<T>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    as_kind: impl FnOnce(Map) -> Option<T>,
+) -> Result<T, LoadError> {
+    ebpf.take_map(name).and_then(as_kind).ok_or(LoadError::Table(name))
+}
+
+fn open(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, LoadError> {
+    take(ebpf, name, |map| match map {
+        Map::Array(data) => Some(data),
+        _ => None,
+    })
+}
+
+/// An array as memory of this process.
+fn map(array: &MapData, name: &'static str, words: usize) -> Result<Words, LoadError> {
+    Words::shared(array.fd().as_fd(), words).map_err(|source| LoadError::Mapping { name, source })
+}
+
+fn tables(ebpf: &mut Ebpf, setup: &Setup<'_>) -> Result<Tables, LoadError> {
+    let members = setup.pipeline.limits.members;
+    let state = open(ebpf, "STATE")?;
+    let shared = Shared {
+        pins: map(&open(ebpf, "PINS")?, "PINS", pin_words(setup))?,
+        beside: map(&state, "STATE", layout::state::WORDS)?,
+        elsewhere: Elsewhere::on(map(&open(ebpf, "ELSEWHERE")?, "ELSEWHERE", Elsewhere::WORDS)?),
+    };
+    let state = map(&state, "STATE", layout::state::WORDS)?;
+    let peers = map(&open(ebpf, "PEERS")?, "PEERS", members * layout::peer::WORDS)?;
+    let groups = take(ebpf, "GROUPS", |map| aya::maps::HashMap::try_from(map).ok())?;
+    let used = take(ebpf, "USED", |map| aya::maps::RingBuf::try_from(map).ok())?;
+    Ok(Tables::new(state, peers, groups, used, setup.pipeline, shared))
+}

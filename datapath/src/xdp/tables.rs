@@ -1,0 +1,225 @@
+//! The tables that the programs read, kept equal to the forwarding table.
+
+use std::sync::atomic::Ordering;
+
+use aya::{
+    maps::{HashMap, MapData, MapError, RingBuf},
+    sys::SyscallError,
+};
+use pias_protocol::{
+    forwarding::ForwardingUpdate,
+    group::{GroupKey, Protocol},
+    ids::ProxyId,
+};
+use zerocopy::{FromBytes, FromZeros};
+
+use super::layout::{self, Candidate, Group, HERE, Key, peer, state};
+use crate::{
+    flow::pins::Coarse,
+    mapped::Words,
+    pipeline::{PipelineConfig, Shared},
+    slots::Handle,
+    table::{Drawn, Table},
+};
+
+const KEY: usize = size_of::<Key>();
+const GROUP: usize = size_of::<Group>();
+
+/// A table could not be written: full, or the kernel refused it. What stands there is wrong from now
+/// on; the programs have to be taken off.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the XDP program's table of groups: {0}")]
+pub struct WriteError(#[from] MapError);
+
+/// What an update changes of what the programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// Nothing.
+    Nothing,
+    /// A proxy, and all groups that name it.
+    Peer(ProxyId),
+    /// A group.
+    Group(GroupKey),
+}
+
+impl Touched {
+    /// What this update will change.
+    #[must_use]
+    pub const fn by(update: &ForwardingUpdate) -> Self {
+        match update {
+            ForwardingUpdate::Peer { id, .. } | ForwardingUpdate::PeerGone { id, .. } => {
+                Self::Peer(*id)
+            }
+            ForwardingUpdate::Ingress { group, .. } | ForwardingUpdate::IngressForget(group) => {
+                Self::Group(*group)
+            }
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// The tables of one loaded program.
+pub struct Tables {
+    state: Words,
+    peers: Words,
+    groups: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
+    used: RingBuf<MapData>,
+    unicast: Vec<std::net::IpAddr>,
+    shared: Option<Shared>,
+}
+
+impl Tables {
+    pub(super) fn new(
+        state: Words,
+        peers: Words,
+        groups: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
+        used: RingBuf<MapData>,
+        config: &PipelineConfig,
+        shared: Shared,
+    ) -> Self {
+        let tables = Self {
+            state,
+            peers,
+            groups,
+            used,
+            unicast: config.unicast.clone(),
+            shared: Some(shared),
+        };
+        tables.routes_changed();
+        tables
+    }
+
+    /// The memory of the pins, and the filter of flows beside them, for the pipeline; once.
+    pub const fn take_shared(&mut self) -> Option<Shared> {
+        self.shared.take()
+    }
+
+    /// Tells the programs the time. To be called at least every few hundred milliseconds.
+    pub fn set_now(&self, now: Coarse) {
+        let epoch = self.state[state::NOW].load(Ordering::Relaxed) >> 32 << 32;
+        self.state[state::NOW].store(epoch | u64::from(now.ticks()), Ordering::Relaxed);
+    }
+
+    /// A route, a neighbour or a link has changed: next hops are looked up anew.
+    pub fn routes_changed(&self) {
+        let word = self.state[state::NOW].load(Ordering::Relaxed);
+        // 0 says that no hop was ever found, and the last one that it is being written.
+        let epoch = match (word >> 32) as u32 {
+            last if last >= u32::MAX - 1 => 1,
+            epoch => epoch + 1,
+        };
+        self.state[state::NOW]
+            .store(u64::from(epoch) << 32 | u64::from(word as u32), Ordering::Release);
+    }
+
+    /// Groups whose candidates the programs used since this was last called; each at most once a
+    /// second.
+    pub fn used(&mut self) -> Vec<GroupKey> {
+        let mut used = Vec::new();
+        while let Some(item) = self.used.next() {
+            used.extend(Key::read_from_bytes(&item).ok().and_then(group));
+        }
+        used
+    }
+
+    /// Makes what an update touched equal to the forwarding table again, `config.underlay_mtu` being
+    /// what fits where a peer has shown nothing less.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn follow(
+        &mut self,
+        touched: Touched,
+        table: &Table,
+        underlay_mtu: u16,
+    ) -> Result<(), WriteError> {
+        match touched {
+            Touched::Nothing => Ok(()),
+            Touched::Group(group) => self.set_group(&group, table),
+            Touched::Peer(id) => {
+                match table.peer_of(id) {
+                    Some(handle) => self.set_peer(handle, table, underlay_mtu),
+                    None => self.drop_peers(table),
+                }
+                // Its heir may stand in for it in any of them.
+                table.groups().try_for_each(|group| self.set_group(group, table))
+            }
+        }
+    }
+
+    /// The programs use what they read in the order of words: a peer lives last.
+    fn set_peer(&self, handle: Handle, table: &Table, underlay_mtu: u16) {
+        let Some(known) = table.peer(handle) else { return };
+        let Some(words) = self.peer_words(handle) else { return };
+        let v6 = known.tunnel.is_ipv6();
+        let Some(own) = self.unicast.iter().find(|own| own.is_ipv6() == v6) else { return };
+        let mtu = known.learnt_mtu.map_or(underlay_mtu, |(mtu, _)| mtu.min(underlay_mtu));
+        let life = handle.to_bits() >> 32 | 1 << 32 | u64::from(v6) << 40 | u64::from(mtu) << 48;
+        let ends = layout::words(known.tunnel).into_iter().chain(layout::words(*own));
+        let same = words[peer::LIFE].load(Ordering::Relaxed) as u32 == life as u32;
+        for (word, value) in words[peer::TUNNEL..peer::HOP].iter().zip(ends) {
+            if word.swap(value, Ordering::Relaxed) != value || !same {
+                words[peer::HOP].store(0, Ordering::Relaxed);
+            }
+        }
+        words[peer::LIFE].store(life, Ordering::Release);
+    }
+
+    /// Takes out whoever is not in the forwarding table any more.
+    fn drop_peers(&self, table: &Table) {
+        let entries = self.peers.chunks_exact(peer::WORDS);
+        for (index, words) in entries.enumerate() {
+            let life = words[peer::LIFE].load(Ordering::Relaxed);
+            let handle = Handle::from_bits(index as u64 | life << 32);
+            if life >> 32 & 1 == 1 && table.peer(handle).is_none() {
+                words[peer::LIFE].store(0, Ordering::Release);
+            }
+        }
+    }
+
+    fn peer_words(&self, handle: Handle) -> Option<&[std::sync::atomic::AtomicU64]> {
+        let index = handle.to_bits() as u32 as usize;
+        self.peers.get(index * peer::WORDS..(index + 1) * peer::WORDS)
+    }
+
+    fn set_group(&mut self, group: &GroupKey, table: &Table) -> Result<(), WriteError> {
+        let key: [u8; KEY] = zerocopy::transmute!(Key::from(group));
+        let mut value = Group::new_zeroed();
+        for (slot, drawn) in value.candidates.iter_mut().zip(table.drawn(group)) {
+            *slot = candidate(drawn);
+            value.count += 1;
+        }
+        if value.count == 0 {
+            return match self.groups.remove(&key) {
+                Ok(()) => Ok(()),
+                Err(MapError::SyscallError(error)) if was_not_there(&error) => Ok(()),
+                Err(error) => Err(error.into()),
+            };
+        }
+        let octets: [u8; GROUP] = zerocopy::transmute!(value);
+        Ok(self.groups.insert(key, octets, 0)?)
+    }
+}
+
+fn was_not_there(error: &SyscallError) -> bool {
+    error.io_error.kind() == std::io::ErrorKind::NotFound
+}
+
+fn candidate(drawn: Drawn) -> Candidate {
+    let bits = drawn.peer.map_or(u64::from(HERE), Handle::to_bits);
+    Candidate {
+        id: drawn.candidate.proxy.0,
+        weight: drawn.candidate.weight,
+        peer: bits as u32,
+        generation: (bits >> 32) as u32,
+        zero: 0,
+    }
+}
+
+fn group(key: Key) -> Option<GroupKey> {
+    let protocol = [Protocol::Tcp, Protocol::Udp]
+        .into_iter()
+        .find(|protocol| protocol.number() == key.protocol)?;
+    let address = std::net::Ipv6Addr::from(key.address).to_canonical();
+    Some(GroupKey { address, port: u16::from_be_bytes(key.port), protocol })
+}

@@ -1,0 +1,524 @@
+//! XDP and user space together do what user space alone does: the same verdicts, the same octets.
+//!
+//! Two pipelines are told the same. One, the reference, handles every packet. The other handles what
+//! XDP passes up, and shares its tables with it. What leaves must be the same, packet for packet.
+
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/hosts.rs"]
+#[allow(dead_code, reason = "links are the engine tests'")]
+mod hosts;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    process::Command,
+};
+
+use aya::{TestRunOptions, programs::TestRun};
+use etherparse::{PacketBuilder, TcpHeader};
+use fixtures::{Arrival, NOW, all, arrival, config, to_hex, update};
+use hosts::{Host, privileged};
+use pias_datapath::{
+    checksum,
+    counters::Path,
+    pipeline::{Pipeline, Side},
+    wire::ip::Ip,
+    xdp::{Program, Setup, Tables, Touched},
+};
+use pias_protocol::{
+    forwarding::{ForwardingUpdate, IngressEntry, Target, TargetState},
+    geneve::{self, Flags, Inner, PiasOption},
+    group::{GroupKey, Protocol},
+    hash::FlowKey,
+    ids::{ProxyId, TargetId},
+    placement::Candidate,
+};
+use proptest::{
+    prelude::*,
+    test_runner::{TestCaseError, TestRunner},
+};
+
+const PASS: u32 = 2;
+const REDIRECT: u32 = 4;
+/// Sequences of packets and updates that are tried.
+const CASES: u32 = 64;
+/// The ports that tunnel packets leave from.
+const FIRST_PORT: u16 = 50_000;
+/// Frames to peers carry this destination.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+/// A host whose peers' next hops are known, so that XDP can send to them.
+fn host() -> Host {
+    let host = Host::new("xdp");
+    host.ip("link add near type veth peer name far");
+    host.ip("link set near up");
+    host.ip("link set far up");
+    host.ip("address add 198.51.100.1/24 dev near");
+    host.ip("address add 2001:db8:1::1/64 dev near nodad");
+    for last in 2..8 {
+        host.ip(&format!("neigh add 198.51.100.{last} lladdr 02:00:00:00:00:09 dev near"));
+        host.ip(&format!("neigh add 2001:db8:1::{last} lladdr 02:00:00:00:00:09 dev near"));
+    }
+    host
+}
+
+/// The two pipelines, and the program in front of one of them.
+struct Two {
+    reference: Pipeline,
+    shared: Pipeline,
+    program: Program,
+    tables: Tables,
+    /// Packets that XDP sent.
+    sent: u64,
+}
+
+impl Two {
+    fn new() -> Self {
+        let mut config = config();
+        // Small tables are made sooner.
+        config.limits.ingress_flows = 1 << 12;
+        config.limits.members = 64;
+        let ports = std::array::from_fn(|at| FIRST_PORT + at as u16);
+        let setup = Setup { pipeline: &config, source_ports: [ports; 2] };
+        let (program, mut tables) = Program::load(&setup).unwrap_or_else(|error| panic!("{error}"));
+        tables.set_now(NOW.into());
+        let shared = Pipeline::sharing(config.clone(), tables.take_shared().unwrap()).unwrap();
+        Self { reference: Pipeline::new(config), shared, program, tables, sent: 0 }
+    }
+
+    fn apply(&mut self, update: ForwardingUpdate) {
+        let touched = Touched::by(&update);
+        self.reference.apply(update.clone(), NOW, &mut Side::default());
+        self.shared.apply(update, NOW, &mut Side::default());
+        self.tables.follow(touched, self.shared.table(), config().underlay_mtu).unwrap();
+    }
+
+    /// What XDP, and behind it user space, makes of a packet.
+    fn outcome(&mut self, arrival: &Arrival) -> Vec<String> {
+        if let Arrival::Tun(bytes) = arrival
+            && let Some(frame) = frame(bytes)
+        {
+            let mut out = vec![0; 2048];
+            let (verdict, octets) = run(&mut self.program, &frame, &mut out);
+            if verdict == REDIRECT {
+                self.sent += 1;
+                return sent(octets);
+            }
+            assert_eq!(verdict, PASS, "neither sent nor passed up");
+            assert_eq!(octets, frame, "what is passed up is as it came");
+        }
+        arrival.outcome(&mut self.shared)
+    }
+}
+
+fn run<'a>(program: &mut Program, frame: &[u8], out: &'a mut [u8]) -> (u32, &'a [u8]) {
+    let options =
+        TestRunOptions { data_in: Some(frame), data_out: Some(out), ..TestRunOptions::new() };
+    let result = program.get("pias").unwrap().test_run(options).unwrap();
+    (result.return_value, &out[..result.data_size_out as usize])
+}
+
+/// The frame that brought a packet to this host: the kernel took one off its TTL on the way to the TUN
+/// device. `None` for what no frame brings.
+fn frame(packet: &[u8]) -> Option<Vec<u8>> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    let mut packet = packet.to_vec();
+    match packet.first()? >> 4 {
+        4 if packet.len() >= 20 && packet[8] < 255 => {
+            frame.extend([8, 0]);
+            packet[8] += 1;
+            let sum = u32::from(u16::from_be_bytes([packet[10], packet[11]])) + 0xFEFF;
+            let sum = (sum & 0xFFFF) + (sum >> 16);
+            packet[10..12].copy_from_slice(&(sum as u16).to_be_bytes());
+        }
+        6 if packet.len() >= 40 && packet[7] < 255 => {
+            frame.extend([0x86, 0xDD]);
+            packet[7] += 1;
+        }
+        _ => return None,
+    }
+    frame.extend(packet);
+    Some(frame)
+}
+
+/// A frame to a peer as a fixture's lines; its outer headers are checked.
+fn sent(frame: &[u8]) -> Vec<String> {
+    assert_eq!(frame[..6], MAC, "to the next hop");
+    let outer = etherparse::SlicedPacket::from_ethernet(frame).unwrap();
+    let (source, peer): (IpAddr, IpAddr) = match outer.net.unwrap() {
+        etherparse::NetSlice::Ipv4(ip) => {
+            let header = ip.header().to_header();
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
+            assert!(header.dont_fragment && header.time_to_live == 64);
+            (header.source.into_addr(), header.destination.into_addr())
+        }
+        etherparse::NetSlice::Ipv6(ip) => {
+            let header = ip.header().to_header();
+            assert_eq!(header.hop_limit, 64);
+            (Ipv6Addr::from(header.source).into(), Ipv6Addr::from(header.destination).into())
+        }
+        other => panic!("{other:?}"),
+    };
+    let own = config().unicast[usize::from(peer.is_ipv6())];
+    assert_eq!(source, own);
+    let Some(etherparse::TransportSlice::Udp(udp)) = outer.transport else { panic!("no UDP") };
+    assert_eq!(udp.destination_port(), pias_protocol::GENEVE_PORT);
+    let payload = udp.payload();
+    assert_eq!(usize::from(udp.length()), payload.len() + 8);
+    let header = udp.to_header();
+    let right = match (source, peer) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => 0,
+        (IpAddr::V6(source), IpAddr::V6(peer)) => {
+            header.calc_checksum_ipv6_raw(source.octets(), peer.octets(), payload).unwrap()
+        }
+        _ => panic!("two families"),
+    };
+    let (_, inner) = geneve::Header::parse(payload).unwrap();
+    // Over IPv6 it is right if the inner one is: a broken packet is dropped where it arrives.
+    assert_eq!(header.checksum == right, right == 0 || is_whole(inner), "{}", to_hex(inner));
+    assert_eq!(udp.source_port(), FIRST_PORT + (flow(inner).hash().0 >> 32) as u16 % 64);
+    vec![format!("verdict peer {peer}"), format!("bytes {}", to_hex(payload))]
+}
+
+/// Whether a packet's checksums are right.
+fn is_whole(packet: &[u8]) -> bool {
+    let ip = Ip::parse(packet).unwrap();
+    let (header, upper) = (&packet[..ip.payload], &packet[ip.payload..ip.end]);
+    let pseudo = checksum::pseudo_header(ip.source, ip.destination, ip.protocol, upper.len());
+    (ip.is_v6() || checksum::finish(header, 0) == 0) && checksum::finish(upper, pseudo) == 0
+}
+
+trait IntoAddr {
+    fn into_addr(self) -> IpAddr;
+}
+
+impl IntoAddr for [u8; 4] {
+    fn into_addr(self) -> IpAddr {
+        Ipv4Addr::from(self).into()
+    }
+}
+
+/// The flow of an inner packet.
+fn flow(packet: &[u8]) -> FlowKey {
+    let view = pias_datapath::classify::View::parse(packet).unwrap();
+    let pias_datapath::classify::Kind::Transport(transport) = view.kind else { panic!("{view:?}") };
+    let (address, port) = (transport.destination.ip(), transport.destination.port());
+    let group = GroupKey { address, port, protocol: transport.protocol };
+    FlowKey { client: transport.source, group }
+}
+
+#[test]
+fn every_fixture_ends_alike_with_and_without_xdp() {
+    if !privileged() {
+        return;
+    }
+    let sent: u64 = host().run(|| {
+        all()
+            .into_iter()
+            .map(|(path, text)| {
+                let mut two = Two::new();
+                for line in text.lines() {
+                    let words: Vec<&str> = line.split_whitespace().collect();
+                    if let Some(update) = update(&words) {
+                        two.apply(update);
+                    } else if let Some(arrival) = arrival(&words) {
+                        let expected = arrival.outcome(&mut two.reference);
+                        assert_eq!(two.outcome(&arrival), expected, "{}: {line}", path.display());
+                    }
+                }
+                let counted = two.program.path(Path::IngressDirect);
+                assert_eq!(counted, two.sent, "{}: what was sent is counted", path.display());
+                counted
+            })
+            .sum()
+    });
+    assert!(sent >= 5, "XDP sent {sent} packets of all fixtures: it passes everything up");
+}
+
+/// The programs as this compiler makes them; `None` where it is not installed.
+fn compiled_by(clang: &str) -> Option<Vec<u8>> {
+    let bpf = concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/pias.bpf.c");
+    let object = format!("{}/{clang}.o", env!("CARGO_TARGET_TMPDIR"));
+    let output = Command::new(clang)
+        .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-c", bpf])
+        .args(["-o", &object])
+        .output()
+        .ok()?;
+    assert!(output.status.success(), "{clang}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(std::fs::read(object).unwrap())
+}
+
+#[test]
+fn the_verifier_accepts_what_old_and_new_compilers_make() {
+    if !privileged() {
+        return;
+    }
+    for clang in ["clang-14", "clang-19"] {
+        let Some(object) = compiled_by(clang) else {
+            assert!(std::env::var_os("CI").is_none(), "CI must have {clang}");
+            eprintln!("skipped: {clang} is not installed");
+            continue;
+        };
+        let config = config();
+        let setup = Setup { pipeline: &config, source_ports: [[FIRST_PORT; 64]; 2] };
+        let (mut program, _tables) = Program::load_object(&object, &setup)
+            .unwrap_or_else(|error| panic!("{clang}: {error}"));
+        let size = program.size("pias").unwrap();
+        println!("{clang}: {size:?}");
+        assert!(size.verified < 500_000, "the verifier gives up at twice that: {clang}: {size:?}");
+    }
+}
+
+/// A packet to a group, by parts that generators choose.
+#[derive(Clone, Debug)]
+struct Sent {
+    group: usize,
+    client: Client,
+    port: u16,
+    flags: u8,
+    ttl: u8,
+    payload: usize,
+    oddity: Oddity,
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug)]
+enum Client {
+    /// One of several hosts.
+    Host(u8),
+    /// Somebody who says that he is an anycast address.
+    Anycast,
+    /// Somebody who says that he is this proxy's NAT address.
+    Nat,
+}
+
+impl Client {
+    fn v4(self) -> [u8; 4] {
+        match self {
+            Self::Host(last) => [192, 0, 2, last],
+            Self::Anycast => [203, 0, 113, 99],
+            Self::Nat => [192, 0, 2, 200],
+        }
+    }
+
+    fn v6(self) -> [u8; 16] {
+        let address = match self {
+            Self::Host(last) => format!("2001:db8:77::{last}"),
+            Self::Anycast => "2001:db8:a::99".to_owned(),
+            Self::Nat => "2001:db8:2::1".to_owned(),
+        };
+        address.parse::<Ipv6Addr>().unwrap().octets()
+    }
+}
+
+/// What is strange about a packet.
+#[derive(Clone, Debug)]
+enum Oddity {
+    /// Nothing.
+    None,
+    /// An octet of its headers is another.
+    Octet(usize, u8),
+    /// Its end is missing.
+    Cut(usize),
+    /// A short frame's padding follows it.
+    Padding(usize),
+    /// A UDP datagram without a checksum.
+    Unsummed,
+}
+
+/// What happens to the two.
+#[derive(Clone, Debug)]
+enum Step {
+    /// A client's packet.
+    Packet(Sent),
+    /// A peer says that it has the flow of this packet.
+    Notice(ProxyId, Sent),
+    /// The overlay says something.
+    Update(ForwardingUpdate),
+}
+
+const GROUPS: [&str; 4] = [
+    "203.0.113.10:53/udp",
+    "203.0.113.10:80/tcp",
+    "[2001:db8:a::10]:53/udp",
+    "[2001:db8:a::10]:80/tcp",
+];
+
+fn group(index: usize) -> GroupKey {
+    GROUPS[index].parse().unwrap()
+}
+
+impl Sent {
+    fn bytes(&self) -> Vec<u8> {
+        let group = group(self.group);
+        let payload = vec![7; self.payload];
+        let (from, to) = (self.port, group.port);
+        let step = match group.address {
+            IpAddr::V4(to) => PacketBuilder::ipv4(self.client.v4(), to.octets(), self.ttl),
+            IpAddr::V6(to) => PacketBuilder::ipv6(self.client.v6(), to.octets(), self.ttl),
+        };
+        let mut bytes = Vec::new();
+        if group.protocol == Protocol::Udp {
+            step.udp(from, to).write(&mut bytes, &payload).unwrap();
+        } else {
+            let mut header = TcpHeader::new(from, to, 1, 64_000);
+            header.fin = self.flags & 1 != 0;
+            header.syn = self.flags & 2 != 0;
+            header.rst = self.flags & 4 != 0;
+            header.ack = self.flags & 16 != 0;
+            step.tcp_header(header).write(&mut bytes, &payload).unwrap();
+        }
+        self.oddity.apply(&mut bytes, group.protocol == Protocol::Udp);
+        bytes
+    }
+}
+
+impl Oddity {
+    fn apply(&self, bytes: &mut Vec<u8>, udp: bool) {
+        let header = if bytes[0] >> 4 == 4 { 20 } else { 40 };
+        match *self {
+            Self::None => {}
+            Self::Octet(at, value) => bytes[at % (header + 20).min(header + 8)] ^= value,
+            Self::Cut(octets) => bytes.truncate(bytes.len().saturating_sub(octets).max(1)),
+            Self::Padding(octets) => bytes.extend(vec![0; octets]),
+            Self::Unsummed if udp => bytes[header + 6..header + 8].fill(0),
+            Self::Unsummed => {}
+        }
+    }
+}
+
+fn sent_by_clients() -> impl Strategy<Value = Sent> {
+    let oddity = prop_oneof![
+        6 => Just(Oddity::None),
+        2 => (0..60_usize, 1..=255_u8).prop_map(|(at, value)| Oddity::Octet(at, value)),
+        1 => (1..50_usize).prop_map(Oddity::Cut),
+        1 => (1..20_usize).prop_map(Oddity::Padding),
+        1 => Just(Oddity::Unsummed),
+    ];
+    let flags = prop_oneof![Just(2_u8), Just(16), Just(17), Just(4), Just(18)];
+    let ttl = prop_oneof![8 => Just(60_u8), 1 => 1..4_u8];
+    let payload = prop_oneof![8 => 0..40_usize, 1 => 1380..1460_usize];
+    let client = prop_oneof![
+        20 => (1..6_u8).prop_map(Client::Host),
+        1 => Just(Client::Anycast),
+        1 => Just(Client::Nat),
+    ];
+    (0..GROUPS.len(), client, 1000..1006_u16, flags, ttl, payload, oddity).prop_map(
+        |(group, client, port, flags, ttl, payload, oddity)| Sent {
+            group,
+            client,
+            port,
+            flags,
+            ttl,
+            payload,
+            oddity,
+        },
+    )
+}
+
+fn updates() -> impl Strategy<Value = ForwardingUpdate> {
+    let proxy = || (2..8_u64).prop_map(ProxyId);
+    let candidate = ((1..8_u64).prop_map(ProxyId), 0..2_u8, prop_oneof![Just(1_u32), 1..5_u32])
+        .prop_map(|(proxy, tier, weight)| Candidate { proxy, tier, weight });
+    let candidates = proptest::collection::vec(candidate, 1..8).prop_map(|mut list| {
+        list.sort_by_key(|candidate| candidate.proxy);
+        list.dedup_by_key(|candidate| candidate.proxy);
+        IngressEntry::Candidates(list)
+    });
+    let entry = prop_oneof![
+        8 => candidates,
+        1 => Just(IngressEntry::Refuse),
+        1 => proxy().prop_map(IngressEntry::Rendezvous),
+    ];
+    let target = (0..GROUPS.len(), 1..4_u64).prop_map(|(index, id)| {
+        let group = group(index);
+        let host = if group.address.is_ipv4() { "10.0.0.9:5000" } else { "[2001:db8:9::9]:5000" };
+        ForwardingUpdate::Target(Target {
+            id: TargetId(id * 10 + index as u64),
+            group,
+            address: host.parse().unwrap(),
+            weight: 1,
+            state: TargetState::Up,
+        })
+    });
+    prop_oneof![
+        3 => proxy().prop_map(peer),
+        2 => (proxy(), proptest::option::of((1..8_u64).prop_map(ProxyId)))
+            .prop_map(|(id, heir)| ForwardingUpdate::PeerGone { id, heir }),
+        6 => (0..GROUPS.len(), entry)
+            .prop_map(|(index, entry)| ForwardingUpdate::Ingress { group: group(index), entry }),
+        1 => (0..GROUPS.len()).prop_map(|index| ForwardingUpdate::IngressForget(group(index))),
+        1 => target,
+    ]
+}
+
+/// The tunnels of half of them are IPv6.
+fn peer(id: ProxyId) -> ForwardingUpdate {
+    ForwardingUpdate::Peer { id, tunnel: tunnel(id) }
+}
+
+fn tunnel(ProxyId(id): ProxyId) -> IpAddr {
+    let text = if id % 2 == 0 { format!("198.51.100.{id}") } else { format!("2001:db8:1::{id}") };
+    text.parse().unwrap()
+}
+
+/// Runs the steps through both; how many packets XDP sent.
+fn play(steps: &[Step]) -> Result<u64, TestCaseError> {
+    let mut two = Two::new();
+    (2..6).for_each(|id| two.apply(peer(ProxyId(id))));
+    for step in steps {
+        let arrival = match step {
+            Step::Update(update) => {
+                two.apply(update.clone());
+                continue;
+            }
+            Step::Packet(packet) => Arrival::Tun(packet.bytes()),
+            Step::Notice(from, packet) => notice(*from, packet),
+        };
+        let expected = arrival.outcome(&mut two.reference);
+        prop_assert_eq!(two.outcome(&arrival), expected, "{:?}", step);
+    }
+    Ok(two.sent)
+}
+
+fn notice(from: ProxyId, packet: &Sent) -> Arrival {
+    let inner = if group(packet.group).address.is_ipv4() { Inner::Ipv4 } else { Inner::Ipv6 };
+    let option = PiasOption { flags: Flags::PIN, hops: 2, ingress: tunnel(from) };
+    let mut header = [0; geneve::MAX_LEN];
+    let length = geneve::Header { inner, option: Some(option) }.write(&mut header);
+    Arrival::Tunnel(tunnel(from), [&header[..length], &packet.bytes()].concat())
+}
+
+#[test]
+fn packets_at_random_end_alike_with_and_without_xdp() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let step = prop_oneof![
+            20 => sent_by_clients().prop_map(Step::Packet),
+            1 => ((2..8_u64).prop_map(ProxyId), sent_by_clients())
+                .prop_map(|(from, packet)| Step::Notice(from, packet)),
+            4 => updates().prop_map(Step::Update),
+        ];
+        let steps = proptest::collection::vec(step, 50..400);
+        let sent = std::cell::Cell::new(0);
+        let config = ProptestConfig {
+            cases: CASES,
+            // Each try loads the program anew.
+            max_shrink_iters: 200,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
+        let result = TestRunner::new(config).run(&steps, |steps| {
+            sent.set(sent.get() + play(&steps)?);
+            Ok(())
+        });
+        result.unwrap_or_else(|error| panic!("{error}"));
+        assert!(
+            sent.get() > u64::from(CASES) * 20,
+            "XDP sent {} packets: too few to tell",
+            sent.get()
+        );
+    });
+}
