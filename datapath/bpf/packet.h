@@ -6,7 +6,7 @@
 #include "layout.h"
 
 enum { ETHERNET = 14, IPV4 = 20, IPV6 = 40, UDP = 8, TCP = 20, TCP_PROTOCOL = 6, UDP_PROTOCOL = 17 };
-enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
+enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4 };
 
 /* Fields are at their natural places in all of these; where the frame itself begins does not matter
  * to the machines that this runs on. */
@@ -75,8 +75,6 @@ struct packet {
     u8 flags;
     /* Octets of the IP packet. */
     u16 length;
-    /* The sum of the IP header as the outer UDP checksum covers it, see sum_of_inner. */
-    u32 sum;
     /* A UDP datagram without a checksum. */
     u8 unsummed;
 };
@@ -114,7 +112,7 @@ INLINE int read_transport(struct packet *packet, const struct xdp_md *ctx, const
     return ports->source != 0 && ports->destination != 0;
 }
 
-/* The first octet of an IPv4 source that one host may send from, or is not sure to. */
+/* Whether an IPv4 source is one host's. Of some that are, user space knows better. */
 INLINE int is_host4(u32 source)
 {
     u8 first = (u8)source;

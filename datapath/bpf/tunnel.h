@@ -22,10 +22,11 @@ struct tunnel {
 
 enum { TUNNEL_TTL = 64 };
 
-/* Octets in front of the inner packet. */
-INLINE u32 overhead(const struct peer *peer)
+/* Octets in front of the inner packet. Whether the tunnel is IPv6 is read once of a peer, and handed on:
+ * piasd may change it at any time. */
+INLINE u32 overhead(int v6)
 {
-    return (peer->v6 ? IPV6 : IPV4) + sizeof(struct tunnel);
+    return (v6 ? IPV6 : IPV4) + sizeof(struct tunnel);
 }
 
 INLINE u16 fold_sum(u64 sum)
@@ -51,16 +52,16 @@ struct hop {
 
 /* Asks the kernel. Fails where the next hop's address is not known: the kernel asks for it when
  * user space sends the packet. */
-INLINE int resolve_hop(struct xdp_md *ctx, const struct peer *peer, u16 length, struct hop *hop)
+INLINE int resolve_hop(struct xdp_md *ctx, const struct peer *peer, int v6, u16 length, struct hop *hop)
 {
     struct fib_lookup fib = {
-        .family = peer->v6 ? AF_INET6 : AF_INET,
+        .family = v6 ? AF_INET6 : AF_INET,
         .l4_protocol = UDP_PROTOCOL,
         .tot_len = length,
         .ifindex = ctx->ingress_ifindex,
         .dport = be16(GENEVE_PORT),
     };
-    if (peer->v6) {
+    if (v6) {
         __builtin_memcpy(fib.source, &peer->own, 16);
         __builtin_memcpy(fib.destination, &peer->tunnel, 16);
     } else {
@@ -76,7 +77,7 @@ INLINE int resolve_hop(struct xdp_md *ctx, const struct peer *peer, u16 length, 
 }
 
 /* The next hop of a peer, as it is known or by asking. */
-INLINE int find_hop(struct xdp_md *ctx, struct peer *peer, u32 epoch, u16 length, struct hop *hop)
+INLINE int find_hop(struct xdp_md *ctx, struct peer *peer, int v6, u32 epoch, u16 length, struct hop *hop)
 {
     u32 known = *(volatile u32 *)&peer->hop_epoch;
     if (LIKELY(known == epoch)) {
@@ -84,7 +85,7 @@ INLINE int find_hop(struct xdp_md *ctx, struct peer *peer, u32 epoch, u16 length
         __builtin_memcpy(hop->macs, peer->macs, 12);
         return 1;
     }
-    if (!resolve_hop(ctx, peer, length, hop))
+    if (!resolve_hop(ctx, peer, v6, length, hop))
         return 0;
     if (known != HOP_BUSY && __sync_val_compare_and_swap(&peer->hop_epoch, known, HOP_BUSY) == known) {
         peer->ifindex = hop->ifindex;
@@ -175,43 +176,56 @@ INLINE void write_tunnel(struct tunnel *tunnel, const struct packet *packet, u16
     tunnel->geneve.vni = 0;
 }
 
-/* Sends a packet straight to its JAP. What has begun to change cannot be passed on any more. */
-INLINE int send_to_peer(struct xdp_md *ctx, const struct packet *packet, u64 hash, struct peer *peer, u32 epoch)
+/* Cuts the padding of a short frame, and makes room for the outer headers: 0 where there is none. */
+INLINE int make_room(struct xdp_md *ctx, const struct packet *packet, int v6)
 {
-    int v6 = peer->v6 != 0;
-    u16 port = CONFIG.source_port[v6][(hash >> 32) % SOURCE_PORTS];
-    struct hop hop;
-    /* Without a checksum inside, the outer one would take all of the packet to compute. */
-    if (port == 0 || packet->length + overhead(peer) > peer->mtu
-        || (v6 && packet->flow.protocol == UDP_PROTOCOL && packet->unsummed))
-        return XDP_PASS;
-    if (!find_hop(ctx, peer, epoch, packet->length + overhead(peer), &hop))
-        return XDP_PASS;
-    /* What follows the packet is the padding of a short frame. */
     long padding = (void *)(long)ctx->data_end - (void *)(long)ctx->data - ETHERNET - packet->length;
     if (padding > 0 && adjust_tail(ctx, -(int)padding) != 0)
-        return XDP_PASS;
-    if (adjust_head(ctx, -(int)(v6 ? IPV6 + sizeof(struct tunnel) : IPV4 + sizeof(struct tunnel))) != 0)
-        return XDP_PASS;
-    void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-    void *outer = data + ETHERNET;
+        return 0;
+    return adjust_head(ctx, -(int)overhead(v6)) == 0;
+}
+
+/* Writes all headers in front of the inner packet, of which a hop is taken off. Fails never: but the
+ * verifier does not know what was read before. */
+INLINE int write_headers(struct xdp_md *ctx, const struct packet *packet, const struct peer *peer, int v6,
+                         const struct hop *hop, u16 port)
+{
+    void *data = (void *)(long)ctx->data, *outer = data + ETHERNET;
     struct tunnel *tunnel = outer + (v6 ? IPV6 : IPV4);
     void *inner = tunnel + 1;
-    if (inner + (packet->v6 ? IPV6 : IPV4) > end)
-        return XDP_ABORTED;
     u32 *macs = data;
-    macs[0] = hop.macs[0];
-    macs[1] = hop.macs[1];
-    macs[2] = hop.macs[2];
+    u16 length = packet->length + sizeof(struct tunnel);
+    if (inner + (packet->v6 ? IPV6 : IPV4) > (void *)(long)ctx->data_end)
+        return 0;
+    macs[0] = hop->macs[0];
+    macs[1] = hop->macs[1];
+    macs[2] = hop->macs[2];
     ((struct ethernet *)data)->type = v6 ? ETHERTYPE_IPV6 : ETHERTYPE_IPV4;
     decrement_ttl(inner, packet->v6);
     write_tunnel(tunnel, packet, port);
     if (v6) {
-        write_ipv6(outer, peer, packet->length + sizeof(struct tunnel));
+        write_ipv6(outer, peer, length);
         tunnel->udp.udp.checksum = tunnel_checksum(peer, tunnel, sum_of_inner(packet, inner));
     } else {
-        write_ipv4(outer, peer, packet->length + IPV4 + sizeof(struct tunnel));
+        write_ipv4(outer, peer, length + IPV4);
     }
+    return 1;
+}
+
+/* Sends a packet straight to its JAP, or passes it up as it came. */
+INLINE int send_to_peer(struct xdp_md *ctx, const struct packet *packet, u64 hash, struct peer *peer, u32 epoch)
+{
+    int v6 = peer->v6 != 0;
+    u16 port = CONFIG.source_port[v6][(hash >> 32) % SOURCE_PORTS];
+    u32 length = packet->length + overhead(v6);
+    struct hop hop;
+    /* Without a checksum inside, the outer one would take all of the packet to compute. */
+    if (port == 0 || length > peer->mtu || (v6 && packet->unsummed))
+        return XDP_PASS;
+    if (!find_hop(ctx, peer, v6, epoch, length, &hop) || !make_room(ctx, packet, v6))
+        return XDP_PASS;
+    if (!write_headers(ctx, packet, peer, v6, &hop, port))
+        return XDP_ABORTED;
     count(PATH_INGRESS_DIRECT);
     return hop.ifindex == ctx->ingress_ifindex ? XDP_TX : redirect(hop.ifindex, 0);
 }
