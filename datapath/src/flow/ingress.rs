@@ -97,8 +97,8 @@ impl IngressTable {
     }
 
     /// A table in memory that another party shares, which knows the same secret `seed`, with the
-    /// [`BESIDE_WORDS`] that tell how much of it is used. Flows that are there already are taken for this table's own, their
-    /// JAPs' handles with them.
+    /// [`BESIDE_WORDS`] that tell how much of it is used. Flows that are there already are taken for
+    /// this table's own, their JAPs' handles with them.
     ///
     /// # Errors
     /// [`Misshapen`] where the words are no power of two of buckets: how many there are, may be another
@@ -108,9 +108,9 @@ impl IngressTable {
         Ok(Self { taken: pins.taken(), pins, count: 0, round: Round::default() })
     }
 
-    /// How many flows are pinned: exact as to what this table did, late by a tick as to what the other party
-    /// pinned, and by a round of [`age`](Self::age) as to what it did besides. To look through all entries
-    /// when asked would hold up packets.
+    /// How many flows are pinned: exact as to what this table did, late by a tick as to what the
+    /// other party pinned, and by a round of [`age`](Self::age) as to what else it did. To look
+    /// through all entries when asked would hold up packets.
     #[must_use]
     pub const fn count(&self) -> usize {
         self.count
@@ -240,9 +240,9 @@ impl IngressTable {
         self.round.seen = self.round.seen.saturating_sub(seen);
     }
 
-    /// Forgets flows that have outlived their phase, a bounded number of entries at a time, moves those
-    /// that are not where they belong, and grows when half of the entries are taken. How many other flows
-    /// had to go for those that were moved.
+    /// Forgets flows that have outlived their phase, a bounded number of entries at a time, moves
+    /// those that are not where they belong, and grows when half of the entries are taken. Says how
+    /// many other flows had to go for those that were moved.
     pub fn age(&mut self, now: Time) -> u64 {
         let mut evicted = 0;
         let taken = self.pins.taken();

@@ -38,13 +38,12 @@
 //! Whoever loses a race lets it be: the table is a cache. Both parties may insert one flow at once,
 //! into two entries of its bucket: the first one in turn is the one that counts.
 //!
-//! The table grows: of an array for a million flows a thousand would touch a page each. N is in the first of
-//! some words beside, the *scale*: log2 N in its lower half. When it doubles, the upper half says 1 until all
-//! flows whose bucket is a new one have been moved there; until then whoever does not find a flow in a new
-//! bucket looks in the old one, too, whose number is less by N / 2. What is written by the scale of a moment ago is
-//! moved when it is come upon.
-//!
-//! The third word beside counts the free entries that the other party has taken: so the table grows in time.
+//! The table grows: of an array for a million flows, a thousand would touch a page each. N is in the
+//! first of some words beside, the *scale*: log2 N in its lower half. When N doubles, the upper half
+//! says 1 until all flows whose bucket is a new one have been moved there; until then whoever does not
+//! find a flow in a new bucket looks in the old one, too, whose number is less by N / 2. What is
+//! written by the scale of a moment ago is moved when it is come upon. The third word beside counts the
+//! free entries that the other party has taken, so that the table grows in time.
 //!
 //! Buckets are not chosen by a hash of their own, seeded as that of other tables is, which would cost
 //! every packet: a bucket has 8 entries and no more. Who aims at one, in spite of the seed, pushes out
