@@ -49,8 +49,8 @@ INLINE void report_use(struct group *group, struct group_key *key, u32 now)
     ringbuf_output(&USED, key, sizeof *key, 0);
 }
 
-/* Draws the JAP of a flow that is not pinned, and pins it there. Fails where user space has the say. */
-INLINE int place(struct query *query, const struct pin_place *pins)
+/* Draws the JAP of a flow that is not pinned. Fails where user space has the say. */
+INLINE int place(struct query *query)
 {
     struct group_key key = {
         .address = query->flow.group,
@@ -61,11 +61,10 @@ INLINE int place(struct query *query, const struct pin_place *pins)
     if (group == 0 || is_ours(&query->flow.client) || is_elsewhere(query->hash))
         return 0;
     struct draw best = draw(group, query->hash);
-    if (best.peer == HERE || live_peer(best.peer, best.generation) == 0)
+    if (best.peer == HERE)
         return 0;
     query->peer = best.peer | (u64)best.generation << 32;
     report_use(group, &key, query->now);
-    pin_flow(query, pins->bucket, pins->first);
     return 1;
 }
 
@@ -79,11 +78,17 @@ INLINE int enter(struct xdp_md *ctx, const struct packet *packet, const struct s
     };
     struct pin_place pins = pin_place(query.hash, state);
     int found = pin_find(&query, &pins);
-    if (UNLIKELY(found == BEING_PINNED) || (found == NOT_PINNED && !place(&query, &pins)))
+    if (UNLIKELY(found == BEING_PINNED) || (found == NOT_PINNED && !place(&query)))
         return XDP_PASS;
-    struct peer *peer = live_peer(query.peer, query.peer >> 32);
     /* User space knows who stands in for one that is gone. */
-    return peer == 0 ? XDP_PASS : send_to_peer(ctx, packet, query.hash, peer, state->epoch);
+    struct peer *peer = live_peer(query.peer, query.peer >> 32);
+    struct path path;
+    if (peer == 0 || !find_path(ctx, packet, query.hash, peer, state->epoch, &path))
+        return XDP_PASS;
+    /* What is passed up is pinned there: this packet must not count twice. */
+    if (found == NOT_PINNED)
+        pin_flow(&query, pins.bucket, pins.first);
+    return send_to_peer(ctx, packet, peer, &path);
 }
 
 INLINE int ingress(struct xdp_md *ctx)

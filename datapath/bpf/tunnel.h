@@ -212,22 +212,35 @@ INLINE int write_headers(struct xdp_md *ctx, const struct packet *packet, const 
     return 1;
 }
 
-/* Sends a packet straight to its JAP, or passes it up as it came. */
-INLINE int send_to_peer(struct xdp_md *ctx, const struct packet *packet, u64 hash, struct peer *peer, u32 epoch)
-{
-    int v6 = peer->v6 != 0;
-    u16 port = CONFIG.source_port[v6][(hash >> 32) % SOURCE_PORTS];
-    u32 length = packet->length + overhead(v6);
+/* What sending to a peer takes. */
+struct path {
+    int v6;
+    u16 port;
     struct hop hop;
+};
+
+/* Finds the path to a peer; fails where XDP cannot send this packet there. */
+INLINE int find_path(struct xdp_md *ctx, const struct packet *packet, u64 hash, struct peer *peer, u32 epoch,
+                     struct path *path)
+{
+    path->v6 = peer->v6 != 0;
+    path->port = CONFIG.source_port[path->v6][(hash >> 32) % SOURCE_PORTS];
+    u32 length = packet->length + overhead(path->v6);
     /* Without a checksum inside, the outer one would take all of the packet to compute. */
-    if (port == 0 || length > peer->mtu || (v6 && packet->unsummed))
+    if (path->port == 0 || length > peer->mtu || (path->v6 && packet->unsummed))
+        return 0;
+    return find_hop(ctx, peer, path->v6, epoch, length, &path->hop);
+}
+
+/* Sends a packet straight to its JAP. */
+INLINE int send_to_peer(struct xdp_md *ctx, const struct packet *packet, const struct peer *peer, const struct path *path)
+{
+    if (!make_room(ctx, packet, path->v6))
         return XDP_PASS;
-    if (!find_hop(ctx, peer, v6, epoch, length, &hop) || !make_room(ctx, packet, v6))
-        return XDP_PASS;
-    if (!write_headers(ctx, packet, peer, v6, &hop, port))
+    if (!write_headers(ctx, packet, peer, path->v6, &path->hop, path->port))
         return XDP_ABORTED;
     count(PATH_INGRESS_DIRECT);
-    return hop.ifindex == ctx->ingress_ifindex ? XDP_TX : redirect(hop.ifindex, 0);
+    return path->hop.ifindex == ctx->ingress_ifindex ? XDP_TX : redirect(path->hop.ifindex, 0);
 }
 
 #endif

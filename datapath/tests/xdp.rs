@@ -21,6 +21,7 @@ use hosts::{Host, privileged};
 use pias_datapath::{
     checksum,
     counters::Path,
+    flow::ingress::PinRecord,
     pipeline::{Pipeline, Side},
     wire::ip::Ip,
     xdp::{Program, Setup, Tables, Touched},
@@ -478,7 +479,15 @@ fn play(steps: &[Step]) -> Result<u64, TestCaseError> {
         let expected = arrival.outcome(&mut two.reference);
         prop_assert_eq!(two.outcome(&arrival), expected, "{:?}", step);
     }
+    prop_assert_eq!(pins(&two.shared), pins(&two.reference));
     Ok(two.sent)
+}
+
+/// What a pipeline knows of the flows that are pinned.
+fn pins(pipeline: &Pipeline) -> Vec<PinRecord> {
+    let mut pins = pipeline.hand_over().pins;
+    pins.sort_by_key(|pin| pin.key);
+    pins
 }
 
 fn notice(from: ProxyId, packet: &Sent) -> Arrival {
