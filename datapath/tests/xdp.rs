@@ -12,6 +12,7 @@ mod hosts;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     process::Command,
+    time::Duration,
 };
 
 use aya::{TestRunOptions, programs::TestRun};
@@ -234,6 +235,63 @@ fn every_fixture_ends_alike_with_and_without_xdp() {
             .sum()
     });
     assert!(sent >= 5, "XDP sent {sent} packets of all fixtures: it passes everything up");
+}
+
+/// A proxy whose groups are served by the peer 2, and frames of new flows to the first group.
+fn with_peer() -> (Two, impl FnMut() -> Vec<u8>) {
+    let mut two = Two::new();
+    two.apply(peer(ProxyId(2)));
+    let candidate = Candidate { proxy: ProxyId(2), tier: 0, weight: 1 };
+    let entry = IngressEntry::Candidates(vec![candidate]);
+    two.apply(ForwardingUpdate::Ingress { group: group(0), entry });
+    let mut port = 1000;
+    let next = move || {
+        port += 1;
+        let (client, oddity) = (Client::Host(1), Oddity::None);
+        let sent = Sent { group: 0, client, port, flags: 0, ttl: 60, payload: 9, oddity };
+        frame(&sent.bytes()).unwrap()
+    };
+    (two, next)
+}
+
+#[test]
+fn a_group_in_use_is_told_of_once_a_second() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let (mut two, mut next) = with_peer();
+        let mut used_by_next = |two: &mut Two| {
+            assert_eq!(run(&mut two.program, &next(), &mut [0; 2048]).0, REDIRECT);
+            two.tables.used()
+        };
+        assert_eq!(used_by_next(&mut two), [group(0)]);
+        assert_eq!(used_by_next(&mut two), []);
+        two.tables.set_now((NOW + Duration::from_secs(2)).into());
+        assert_eq!(used_by_next(&mut two), [group(0)]);
+    });
+}
+
+#[test]
+fn a_next_hop_is_looked_up_again_when_routes_have_changed() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let (mut two, mut next) = with_peer();
+        let mut to = |two: &mut Two| -> [u8; 6] {
+            let mut out = [0; 2048];
+            let (verdict, octets) = run(&mut two.program, &next(), &mut out);
+            assert_eq!(verdict, REDIRECT);
+            octets[..6].try_into().unwrap()
+        };
+        assert_eq!(to(&mut two), MAC);
+        let words = "neigh replace 198.51.100.2 lladdr 02:00:00:00:00:0a dev near";
+        assert!(Command::new("ip").args(words.split(' ')).status().unwrap().success());
+        assert_eq!(to(&mut two), MAC, "as it was found before");
+        two.tables.routes_changed();
+        assert_eq!(to(&mut two), [2, 0, 0, 0, 0, 10]);
+    });
 }
 
 /// The programs as this compiler makes them; `None` where it is not installed.

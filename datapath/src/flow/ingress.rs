@@ -15,10 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Phase,
-    pins::{
-        BESIDE_WORDS, BUCKET_ENTRIES, BUCKET_WORDS, Coarse, Entry, Found, Meta, Misshapen, Name,
-        Pinned, Pins,
-    },
+    buckets::{BESIDE_WORDS, Misshapen, Pins},
+    pins::{BUCKET_ENTRIES, BUCKET_WORDS, Coarse, Entry, Found, Meta, Name, Pinned},
 };
 use crate::{
     limits::{AGED_PER_TICK, MOST_AGED_PER_TICK, PIN_TRIES, ROUND_TICKS},

@@ -1,6 +1,7 @@
 //! Flows: those that enter here ([`ingress`], in [`pins`]), those that are translated here ([`nat`]), and those
 //! that a mate translates ([`standby`]).
 
+pub mod buckets;
 pub mod elsewhere;
 pub mod ingress;
 pub mod nat;

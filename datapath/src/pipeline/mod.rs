@@ -51,7 +51,7 @@ use crate::{
     counters::{Counters, Path},
     drop_reason::DropReason,
     flow::{
-        elsewhere::Elsewhere, ingress::IngressTable, nat::NatTable, pins::Misshapen,
+        buckets::Misshapen, elsewhere::Elsewhere, ingress::IngressTable, nat::NatTable,
         standby::Standby,
     },
     fragment::{Fragments, TrainKey},
@@ -91,7 +91,7 @@ pub struct PipelineConfig {
 pub struct Shared {
     /// Pinned flows.
     pub pins: Words,
-    /// How much of their table is used: [`BESIDE_WORDS`](crate::flow::pins::BESIDE_WORDS), or more.
+    /// How much of their table is used: [`BESIDE_WORDS`](crate::flow::buckets::BESIDE_WORDS), or more.
     pub beside: Words,
     /// Which flows are known beside the pinned ones.
     pub elsewhere: Elsewhere,

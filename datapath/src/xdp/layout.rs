@@ -123,13 +123,6 @@ pub const ELSEWHERE_BITS: u32 = crate::flow::elsewhere::BITS;
 /// [`DropReason`](crate::drop_reason::DropReason).
 pub const COUNTERS: u32 = 128;
 
-/// An address as two words.
-#[must_use]
-pub fn words(address: IpAddr) -> [u64; 2] {
-    let octets = u128::from_ne_bytes(mapped(address));
-    [octets as u64, (octets >> 64) as u64]
-}
-
 /// A prefix as network and mask.
 #[must_use]
 pub fn prefix(net: &IpNet) -> (Address, Address) {

@@ -13,9 +13,9 @@ use pias_protocol::{
 };
 use zerocopy::{FromBytes, FromZeros};
 
-use super::layout::{self, Candidate, Group, HERE, Key, peer, state};
+use super::layout::{Candidate, Group, HERE, Key, peer, state};
 use crate::{
-    flow::pins::Coarse,
+    flow::pins::{Coarse, address_words},
     mapped::Words,
     pipeline::{PipelineConfig, Shared},
     slots::Handle,
@@ -155,7 +155,7 @@ impl Tables {
         let Some(own) = self.unicast.iter().find(|own| own.is_ipv6() == v6) else { return };
         let mtu = known.learnt_mtu.map_or(underlay_mtu, |(mtu, _)| mtu.min(underlay_mtu));
         let life = handle.to_bits() >> 32 | 1 << 32 | u64::from(v6) << 40 | u64::from(mtu) << 48;
-        let ends = layout::words(known.tunnel).into_iter().chain(layout::words(*own));
+        let ends = address_words(known.tunnel).into_iter().chain(address_words(*own));
         let same = words[peer::LIFE].load(Ordering::Relaxed) as u32 == life as u32;
         for (word, value) in words[peer::TUNNEL..peer::HOP].iter().zip(ends) {
             if word.swap(value, Ordering::Relaxed) != value || !same {
