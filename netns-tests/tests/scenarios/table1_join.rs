@@ -41,10 +41,17 @@ struct Fault {
     mend_it: fn(&Lab, &str),
 }
 
-/// An entry of a proxy's tables, or a packet counter of it.
-fn figure(lab: &Lab, proxy: &str, kind: &str, name: &str) -> u64 {
+/// A packet counter of a proxy.
+fn passed(lab: &Lab, proxy: &str, path: &str) -> u64 {
     let status = lab.host(proxy).piasctl(&["status"]).unwrap_or_default();
-    status["engine"][kind][name].as_u64().unwrap_or(0)
+    status["engine"]["paths"][path].as_u64().unwrap_or(0)
+}
+
+/// How many flows of a group a proxy holds for its mates.
+fn held(lab: &Lab, proxy: &str, group: &str) -> usize {
+    let flows = lab.host(proxy).piasctl(&["flows", group]).unwrap_or_default();
+    let flows = flows["flows"].as_array().into_iter().flatten();
+    flows.filter(|flow| flow["role"] == "standby").count()
 }
 
 impl Fault {
@@ -56,14 +63,13 @@ impl Fault {
         let jap = joins[1].joins().pop().expect("a join").proxy;
         let heir = mate(&jap);
         routing_settled(&lab, "fra");
-        let held = || figure(&lab, &heir, "tables", "standby_flows");
-        let before = held();
         let start = |client| Watch::start(&lab, client, self.group, CONNECTIONS);
         let watches = ["c-fra", "c-nyc"].map(start);
-        let all = 2 * CONNECTIONS as u64;
-        wait_until(10 * SECOND, "the mate to hold all flows", || held() >= before + all)
+        let echo = service(&anycast(self.group)[0], ECHO_PORT);
+        let all_held = || held(&lab, &heir, &echo) == 2 * CONNECTIONS;
+        wait_until(10 * SECOND, "the mate to hold all connections", all_held)
             .expect("flows older than a second are told");
-        let promoted = || figure(&lab, &heir, "paths", "flow_promoted");
+        let promoted = || passed(&lab, &heir, "flow_promoted");
         let went_on = promoted();
         let seen = watch_while(watches, self.after, || (self.break_it)(&lab, &jap));
         for seen in &seen {
