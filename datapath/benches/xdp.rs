@@ -18,7 +18,10 @@ use hosts::Host;
 use pias_datapath::{
     limits::Limits,
     pipeline::{Pipeline, PipelineConfig, Side},
-    xdp::{Program, Setup, Tables, Touched},
+    xdp::{
+        Program, Setup, Tables, Touched,
+        layout::{Device, Mode},
+    },
 };
 use pias_protocol::{
     forwarding::{ForwardingUpdate, IngressEntry},
@@ -72,6 +75,11 @@ impl Bed {
         let setup = Setup { pipeline: &config, source_ports: [[50_000; 64]; 2] };
         let (mut program, mut tables) = Program::load_object(OBJECT, &setup).unwrap();
         tables.set_now(NOW.into());
+        let mac = [2, 0, 0, 0, 0, 1];
+        let device = Device { mac, mode: Mode::Native, bounces: true, takes: true };
+        for name in ["lo", "near"] {
+            tables.set_device(nix::net::if_::if_nametoindex(name).unwrap(), Some(device));
+        }
         let shared = tables.take_shared().unwrap();
         let mut pipeline = Pipeline::sharing(config, shared).unwrap();
         let candidate = |id| Candidate { proxy: ProxyId(id), tier: 0, weight: 1 };

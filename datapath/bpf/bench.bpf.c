@@ -24,6 +24,8 @@ struct {
 /* A datagram without payload but of the least length of a frame, which is that of 64 octets with
  * its check sequence. */
 enum { FRAME = 60 };
+/* To 02:00:00:00:00:01. */
+#define BENCH_MAC 0x010000000002ULL
 
 /* Spreads neighbours, so that flows are not visited in the order of their addresses in memory. */
 INLINE u32 spread(u32 turn, u32 flows)
@@ -36,6 +38,7 @@ INLINE void write_frame(void *data, const struct bench *bench, u32 flow)
     struct ethernet *ethernet = data;
     struct ipv4 *ip = data + ETHERNET;
     struct transport *udp = (void *)(ip + 1);
+    *(u64 *)data = BENCH_MAC;
     ethernet->type = ETHERTYPE_IPV4;
     ip->version_ihl = 0x45;
     ip->length = be16(FRAME - ETHERNET);

@@ -68,7 +68,8 @@ INLINE int place(struct query *query)
     return 1;
 }
 
-INLINE int enter(struct xdp_md *ctx, const struct packet *packet, const struct state *state)
+INLINE int enter(struct xdp_md *ctx, const struct packet *packet, const struct state *state,
+                 const struct device *device)
 {
     struct query query = {
         .flow = packet->flow,
@@ -83,7 +84,7 @@ INLINE int enter(struct xdp_md *ctx, const struct packet *packet, const struct s
     /* User space knows who stands in for one that is gone. */
     struct peer *peer = live_peer(query.peer, query.peer >> 32);
     struct path path;
-    if (peer == 0 || !find_path(ctx, packet, query.hash, peer, state->epoch, &path))
+    if (peer == 0 || !find_path(ctx, packet, query.hash, peer, state->epoch, device, &path))
         return XDP_PASS;
     /* What is passed up is pinned there: this packet must not count twice. */
     if (found == NOT_PINNED)
@@ -93,12 +94,13 @@ INLINE int enter(struct xdp_md *ctx, const struct packet *packet, const struct s
 
 INLINE int ingress(struct xdp_md *ctx)
 {
-    u32 zero = 0;
+    u32 zero = 0, ifindex = ctx->ingress_ifindex;
     const struct state *state = map_lookup(&STATE, &zero);
+    const struct device *device = map_lookup(&DEVICE, &ifindex);
     struct packet packet = {};
-    if (state == 0 || !read_packet(&packet, ctx))
+    if (state == 0 || device == 0 || !read_packet(&packet, ctx, device))
         return XDP_PASS;
-    return enter(ctx, &packet, state);
+    return enter(ctx, &packet, state, device);
 }
 
 #endif

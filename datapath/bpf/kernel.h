@@ -48,7 +48,7 @@ struct fib_lookup {
     u8 l4_protocol;
     u16 sport;
     u16 dport;
-    u16 tot_len;
+    u16 tot_len; /* in: of the packet; out: the MTU of its path */
     u32 ifindex; /* in: where from; out: where to */
     u32 tos;
     u32 source[4];

@@ -12,6 +12,7 @@ enum {
     SOURCE_PORTS = 64,
     GENEVE_PORT = 6081,
     PIAS_PORT = 7427,
+    DEVICES = 65536,
 };
 
 /* One address, by words as they lie in memory. */
@@ -52,6 +53,20 @@ struct state {
     u64 reserved[5];
 };
 
+/* An interface that the programs are attached to, by its index; all others are 0. */
+struct device {
+    /* Its address: frames to others are not this host's. */
+    u8 mac[6];
+    /* NATIVE, in its driver, or GENERIC. */
+    u8 mode;
+    /* What can be sent from there without the kernel's networking: BOUNCES, TAKES. */
+    u8 sends;
+};
+
+enum { NATIVE = 1, GENERIC = 2 };
+/* Its own frames can leave by it again; those that came in elsewhere can. */
+enum { BOUNCES = 1, TAKES = 2 };
+
 /* Another proxy, by the index of its handle. */
 struct peer {
     /* The generation of its handle: a pin of another generation is of a proxy that is gone. */
@@ -69,7 +84,9 @@ struct peer {
     u32 ifindex;
     /* Destination and source of frames to it. */
     u32 macs[3];
-    u32 reserved[17];
+    /* What the kernel knows of the path's MTU. */
+    u32 hop_mtu;
+    u32 reserved[16];
 };
 
 enum { HOP_BUSY = 0xFFFFFFFF };

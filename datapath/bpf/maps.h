@@ -17,6 +17,14 @@ struct {
 
 struct {
     UINT(type, MAP_ARRAY);
+    UINT(max_entries, DEVICES);
+    UINT(map_flags, MAP_MMAPABLE);
+    TYPE(key, u32);
+    TYPE(value, struct device);
+} DEVICE SEC(".maps");
+
+struct {
+    UINT(type, MAP_ARRAY);
     UINT(max_entries, 1); /* set by the loader, as of PINS */
     UINT(map_flags, MAP_MMAPABLE);
     TYPE(key, u32);

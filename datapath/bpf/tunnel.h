@@ -48,6 +48,7 @@ INLINE u64 address_sum(const struct address *address)
 struct hop {
     u32 ifindex;
     u32 macs[3];
+    u32 mtu;
 };
 
 /* Asks the kernel. Fails where the next hop's address is not known: the kernel asks for it when
@@ -71,6 +72,7 @@ INLINE int resolve_hop(struct xdp_md *ctx, const struct peer *peer, int v6, u16 
     if (fib_lookup(ctx, &fib, sizeof fib, 0) != 0)
         return 0;
     hop->ifindex = fib.ifindex;
+    hop->mtu = fib.tot_len;
     __builtin_memcpy(hop->macs, fib.destination_mac, 6);
     __builtin_memcpy((u8 *)hop->macs + 6, fib.source_mac, 6);
     return 1;
@@ -82,6 +84,7 @@ INLINE int find_hop(struct xdp_md *ctx, struct peer *peer, int v6, u32 epoch, u1
     u32 known = *(volatile u32 *)&peer->hop_epoch;
     if (LIKELY(known == epoch)) {
         hop->ifindex = peer->ifindex;
+        hop->mtu = peer->hop_mtu;
         __builtin_memcpy(hop->macs, peer->macs, 12);
         return 1;
     }
@@ -89,6 +92,7 @@ INLINE int find_hop(struct xdp_md *ctx, struct peer *peer, int v6, u32 epoch, u1
         return 0;
     if (known != HOP_BUSY && __sync_val_compare_and_swap(&peer->hop_epoch, known, HOP_BUSY) == known) {
         peer->ifindex = hop->ifindex;
+        peer->hop_mtu = hop->mtu;
         __builtin_memcpy(peer->macs, hop->macs, 12);
         __sync_lock_test_and_set(&peer->hop_epoch, epoch);
     }
@@ -219,9 +223,19 @@ struct path {
     struct hop hop;
 };
 
+/* Whether what came in at `from` can leave by the interface of this index. What cannot is passed up: to
+ * send it would lose it, and nobody would know. */
+INLINE int can_leave(struct xdp_md *ctx, const struct device *from, u32 ifindex)
+{
+    if (ifindex == ctx->ingress_ifindex)
+        return from->mode == GENERIC || from->sends & BOUNCES;
+    const struct device *to = map_lookup(&DEVICE, &ifindex);
+    return to != 0 && to->mode != 0 && (from->mode == GENERIC || to->sends & TAKES);
+}
+
 /* Finds the path to a peer; fails where XDP cannot send this packet there. */
 INLINE int find_path(struct xdp_md *ctx, const struct packet *packet, u64 hash, struct peer *peer, u32 epoch,
-                     struct path *path)
+                     const struct device *from, struct path *path)
 {
     path->v6 = peer->v6 != 0;
     path->port = CONFIG.source_port[path->v6][(hash >> 32) % SOURCE_PORTS];
@@ -229,7 +243,8 @@ INLINE int find_path(struct xdp_md *ctx, const struct packet *packet, u64 hash, 
     /* Without a checksum inside, the outer one would take all of the packet to compute. */
     if (path->port == 0 || length > peer->mtu || (path->v6 && packet->unsummed))
         return 0;
-    return find_hop(ctx, peer, path->v6, epoch, length, &path->hop);
+    return find_hop(ctx, peer, path->v6, epoch, length, &path->hop) && length <= path->hop.mtu
+           && can_leave(ctx, from, path->hop.ifindex);
 }
 
 /* Sends a packet straight to its JAP. */

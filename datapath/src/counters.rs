@@ -106,6 +106,11 @@ impl Counters {
         self.paths[path as usize] += 1;
     }
 
+    /// Counts `packets` that went this way.
+    pub fn count_many(&mut self, path: Path, packets: u64) {
+        self.paths[path as usize] += packets;
+    }
+
     /// Counts a packet that went no further.
     pub fn count_drop(&mut self, reason: DropReason) {
         self.drops[reason as usize] += 1;

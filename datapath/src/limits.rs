@@ -254,6 +254,10 @@ pub mod engine {
     /// How often tables are aged.
     pub const TICK: Duration = Duration::from_millis(50);
 
+    /// How often XDP's next hops are asked for anew, whatever was heard of routes, and interfaces that
+    /// it is not attached to are tried again.
+    pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+
     /// Sending sockets per address family: as many source ports are seen by routers and network cards
     /// that spread tunnel packets by a hash of the outer header.
     pub const SOURCE_PORTS: usize = 64;

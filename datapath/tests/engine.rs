@@ -218,9 +218,10 @@ fn an_engine_that_cannot_start_says_why() {
     }
     let bed = Bed::new();
     let _near = Proxy::start(&bed.near, NEAR, &["10.2.0.1"]);
-    let error = support::bed::try_start(&bed.near, NEAR, &["192.0.2.99"], "pias1").err().unwrap();
+    let error =
+        support::bed::try_start(&bed.near, NEAR, &["192.0.2.99"], "pias1", None).err().unwrap();
     assert!(error.to_string().starts_with("cannot bind a tunnel socket to 192.0.2.99:6081"));
-    let error = support::bed::try_start(&bed.near, NEAR, &[], "pias0").err().unwrap();
+    let error = support::bed::try_start(&bed.near, NEAR, &[], "pias0", None).err().unwrap();
     assert!(error.to_string().starts_with("cannot make the TUN device `pias0`"), "{error}");
 }
 
@@ -241,7 +242,8 @@ fn the_next_engine_goes_on_with_connections_and_loses_no_datagram() {
     client.send(b"meanwhile").unwrap();
     let legacy = near.handle.hand_over().unwrap().unwrap();
     let tables = legacy.tables.clone();
-    let next = Proxy::take_over(&bed.near, NEAR, &["10.2.0.1", "2001:db8:2::1"], legacy).unwrap();
+    let next =
+        Proxy::take_over(&bed.near, NEAR, &["10.2.0.1", "2001:db8:2::1"], None, legacy).unwrap();
     tell_again(&next);
     next.handle.adopt(tables).unwrap();
     let flows = |proxy: &Proxy| proxy.handle.occupancy().unwrap().nat_flows;
@@ -281,10 +283,10 @@ fn a_device_of_another_name_is_not_taken_over() {
         return;
     }
     let bed = Bed::new();
-    let near = support::bed::try_start(&bed.near, NEAR, &["10.2.0.1"], "other0").unwrap();
+    let near = support::bed::try_start(&bed.near, NEAR, &["10.2.0.1"], "other0", None).unwrap();
     near.handle.pause().unwrap();
     let legacy = near.handle.hand_over().unwrap().unwrap();
-    let Err(error) = Proxy::take_over(&bed.near, NEAR, &["10.2.0.1"], legacy) else {
+    let Err(error) = Proxy::take_over(&bed.near, NEAR, &["10.2.0.1"], None, legacy) else {
         panic!("taken over")
     };
     assert!(error.to_string().contains("`other0`"), "{error}");

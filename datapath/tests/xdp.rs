@@ -25,7 +25,10 @@ use pias_datapath::{
     flow::ingress::PinRecord,
     pipeline::{Pipeline, Side},
     wire::ip::Ip,
-    xdp::{Program, Setup, Tables, Touched},
+    xdp::{
+        Program, Setup, Tables, Touched,
+        layout::{Device, Mode},
+    },
 };
 use pias_protocol::{
     forwarding::{ForwardingUpdate, IngressEntry, Target, TargetState},
@@ -48,6 +51,9 @@ const CASES: u32 = 64;
 const FIRST_PORT: u16 = 50_000;
 /// Frames to peers carry this destination.
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+/// Frames to this host come in by this interface, with this destination.
+const LOOPBACK: u32 = 1;
+const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// A host whose peers' next hops are known, so that XDP can send to them.
 fn host() -> Host {
@@ -62,6 +68,16 @@ fn host() -> Host {
         host.ip(&format!("neigh add 2001:db8:1::{last} lladdr 02:00:00:00:00:09 dev near"));
     }
     host
+}
+
+/// The interface that peers are behind.
+fn near() -> u32 {
+    nix::net::if_::if_nametoindex("near").unwrap()
+}
+
+/// An interface as the program is told of it.
+const fn device(takes: bool) -> Device {
+    Device { mac: OWN_MAC, mode: Mode::Native, bounces: false, takes }
 }
 
 /// The two pipelines, and the program in front of one of them.
@@ -84,6 +100,8 @@ impl Two {
         let setup = Setup { pipeline: &config, source_ports: [ports; 2] };
         let (program, mut tables) = Program::load(&setup).unwrap_or_else(|error| panic!("{error}"));
         tables.set_now(NOW.into());
+        tables.set_device(LOOPBACK, Some(device(false)));
+        tables.set_device(near(), Some(device(true)));
         let shared = Pipeline::sharing(config.clone(), tables.take_shared().unwrap()).unwrap();
         Self { reference: Pipeline::new(config), shared, program, tables, sent: 0 }
     }
@@ -123,7 +141,7 @@ fn run<'a>(program: &mut Program, frame: &[u8], out: &'a mut [u8]) -> (u32, &'a 
 /// The frame that brought a packet to this host: the kernel took one off its TTL on the way to the TUN
 /// device. `None` for what no frame brings.
 fn frame(packet: &[u8]) -> Option<Vec<u8>> {
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    let mut frame = [OWN_MAC, [2, 0, 0, 0, 0, 2]].concat();
     let mut packet = packet.to_vec();
     match packet.first()? >> 4 {
         4 if packet.len() >= 20 && packet[8] < 255 => {
@@ -291,6 +309,62 @@ fn a_next_hop_is_looked_up_again_when_routes_have_changed() {
         assert_eq!(to(&mut two), MAC, "as it was found before");
         two.tables.routes_changed();
         assert_eq!(to(&mut two), [2, 0, 0, 0, 0, 10]);
+    });
+}
+
+#[test]
+fn frames_to_another_host_are_not_taken() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let (mut two, mut next) = with_peer();
+        let mut frame = next();
+        frame[5] ^= 1;
+        assert_eq!(run(&mut two.program, &frame, &mut [0; 2048]).0, PASS);
+    });
+}
+
+#[test]
+fn what_an_interface_cannot_send_is_passed_up() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let (mut two, mut next) = with_peer();
+        let mut verdict = |two: &mut Two| run(&mut two.program, &next(), &mut [0; 2048]).0;
+        two.tables.set_device(near(), Some(device(false)));
+        assert_eq!(verdict(&mut two), PASS, "its driver takes no frames");
+        two.tables.set_device(near(), None);
+        assert_eq!(verdict(&mut two), PASS, "nothing is known of it");
+        two.tables.set_device(near(), Some(Device { mode: Mode::Generic, ..device(false) }));
+        assert_eq!(verdict(&mut two), PASS, "nor does it for a driver's frames");
+        two.tables.set_device(LOOPBACK, Some(Device { mode: Mode::Generic, ..device(false) }));
+        assert_eq!(verdict(&mut two), REDIRECT, "the kernel's networking sends them");
+        assert_eq!(two.program.path(Path::IngressDirect), 1, "what is passed up is not counted");
+    });
+}
+
+#[test]
+fn packets_that_are_too_long_for_the_route_are_passed_up() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let (mut two, _) = with_peer();
+        let verdict = |two: &mut Two, payload| {
+            let (client, oddity) = (Client::Host(1), Oddity::None);
+            let sent = Sent { group: 0, client, port: 7, flags: 0, ttl: 60, payload, oddity };
+            let frame = frame(&sent.bytes()).unwrap();
+            run(&mut two.program, &frame, &mut [0; 2048]).0
+        };
+        assert_eq!(verdict(&mut two, 1300), REDIRECT);
+        let words = "route add 198.51.100.2 dev near mtu lock 1300";
+        assert!(Command::new("ip").args(words.split(' ')).status().unwrap().success());
+        two.tables.routes_changed();
+        assert_eq!(verdict(&mut two, 1300), PASS, "the next hop is looked up");
+        assert_eq!(verdict(&mut two, 9), REDIRECT);
+        assert_eq!(verdict(&mut two, 1300), PASS, "the next hop is known");
     });
 }
 

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pias_protocol::{forwarding::ForwardingUpdate, group::GroupKey};
 
-use super::{Datagram, EngineGone, hand_over::HandOver};
+use super::{Datagram, EngineGone, FastView, hand_over::HandOver};
 use crate::{
     counters::Counters,
     explain::Explanation,
@@ -27,6 +27,7 @@ use crate::{
 pub(super) enum Command {
     Update(ForwardingUpdate),
     Counters(Sender<Counters>),
+    Fast(Sender<Option<FastView>>),
     Occupancy(Sender<Occupancy>),
     Flows(Vec<GroupKey>, usize, Sender<Vec<FlowView>>),
     Explain(SocketAddr, GroupKey, Sender<Explanation>),

@@ -24,16 +24,19 @@
 //! | `tunnel`, `outbox` | Geneve sockets: receiving, and sending by flow |
 //! | `segment`, `coalesce` | cutting super-packets for the tunnel, and joining what came out of it |
 //! | `registration` | datagrams between the TUN device and piasd's QUIC endpoint |
+//! | `fast`, `route_watch` | XDP in front of it, and hearing what its next hops depend on |
 //! | `mailbox` | what other threads ask of the engine |
 //! | `hand_over` | what the engine of the next process takes over |
 
 mod coalesce;
 mod device;
+mod fast;
 mod hand_over;
 mod linger;
 mod mailbox;
 mod outbox;
 mod registration;
+mod route_watch;
 mod segment;
 mod sources;
 mod tunnel;
@@ -54,6 +57,7 @@ use crate::{
     limits::engine::HAND_OVER_WITHIN,
     pipeline::{FlowView, Occupancy, PipelineConfig, Tables},
 };
+pub use fast::{FastConfig, FastError, FastView};
 pub use hand_over::{HandOver, TunDevice};
 use mailbox::{Command, Inbox, Mailbox};
 pub use registration::Datagram;
@@ -69,6 +73,8 @@ pub struct EngineConfig {
     pub device: String,
     /// The pipeline's part. The engine binds its tunnel sockets to `pipeline.unicast`.
     pub pipeline: PipelineConfig,
+    /// XDP in front of it, if any.
+    pub fast: Option<FastConfig>,
 }
 
 /// What the engine calls, from its own thread: none of these may block.
@@ -114,6 +120,9 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// XDP is required, and cannot be had.
+    #[error("XDP cannot be used, and `datapath.engine` is \"xdp\": {0}")]
+    Fast(#[source] FastError),
     /// The thread or what it waits with could not be made.
     #[error("cannot start the engine's thread: {0}")]
     Thread(#[source] io::Error),
@@ -246,6 +255,14 @@ impl EngineHandle {
     /// [`EngineGone`].
     pub fn counters(&self) -> Result<Counters, EngineGone> {
         self.mailbox.ask(Command::Counters)
+    }
+
+    /// What XDP does, where it is in front of the engine.
+    ///
+    /// # Errors
+    /// [`EngineGone`].
+    pub fn fast(&self) -> Result<Option<FastView>, EngineGone> {
+        self.mailbox.ask(Command::Fast)
     }
 
     /// How full the tables are.

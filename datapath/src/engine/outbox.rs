@@ -89,6 +89,16 @@ impl Outbox {
         Ok(Self { pools, report: Report::default() })
     }
 
+    /// The ports that packets over IPv4 and IPv6 leave from, by lane; 0 where there are none.
+    pub(super) fn source_ports(&self) -> [[u16; SOURCE_PORTS]; 2] {
+        [false, true].map(|v6| {
+            let pool = self.pools.iter().find(|pool| pool.local.is_ipv6() == v6);
+            let lane = |at| pool.and_then(|pool| pool.lanes.get(at));
+            let port = |lane: &Lane| lane.socket.local_addr().map_or(0, |local| local.port());
+            std::array::from_fn(|at| lane(at).map_or(0, port))
+        })
+    }
+
     /// Puts a packet, cut if it is a super-packet, behind `header` for the proxy at `tunnel`.
     pub(super) fn push(
         &mut self,

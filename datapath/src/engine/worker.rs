@@ -13,15 +13,17 @@ use nix::{
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 use pias_protocol::{
+    forwarding::ForwardingUpdate,
     geneve::{Header, HeaderError},
     time::Time,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     EngineConfig, EngineFailure, Hooks, StartError,
     coalesce::Train,
     device::{Device, Read},
+    fast::{Fast, FastConfig},
     hand_over::HandOver,
     linger::Linger,
     mailbox::{Command, Inbox},
@@ -31,17 +33,20 @@ use super::{
     tunnel::Receiver,
 };
 use crate::{
+    counters::Counters,
     drop_reason::DropReason,
     limits::engine::{BATCH, RECEIVES, TICK},
     packet::Packet,
-    pipeline::{Adopted, Pipeline, Side, Verdict},
+    pipeline::{Adopted, Pipeline, PipelineConfig, Side, Verdict},
+    xdp::{AttachError, Touched},
 };
 
-/// What `epoll` calls the device and the inbox; receivers are called by their index.
+/// What `epoll` calls the device, the inbox and the watch over routes; receivers are called by their index.
 const DEVICE: u64 = u64::MAX;
 const INBOX: u64 = u64::MAX - 1;
+const ROUTES: u64 = u64::MAX - 2;
 
-/// More than there are sources: the device, the inbox, and a receiver per address family.
+/// More than there are sources: the device, the inbox, the watch, and a receiver per address family.
 const EVENTS: usize = 8;
 
 /// All that the engine's thread owns.
@@ -68,6 +73,7 @@ pub(super) struct Worker {
 /// The pipeline, and where packets and events leave.
 struct Forward {
     pipeline: Pipeline,
+    fast: Option<Fast>,
     device: Device,
     outbox: Outbox,
     hooks: Hooks,
@@ -83,8 +89,14 @@ impl Worker {
         inbox: Inbox,
         sources: Sources,
     ) -> Result<Self, StartError> {
+        let required = config.fast.as_ref().is_some_and(|fast| fast.required);
         let mut worker = Self::paused(config, hooks, inbox, sources)?;
         worker.resume().map_err(|errno| StartError::Thread(errno.into()))?;
+        if let Err(error) = worker.forward.attach()
+            && required
+        {
+            return Err(StartError::Fast(error.into()));
+        }
         Ok(worker)
     }
 
@@ -95,7 +107,13 @@ impl Worker {
         inbox: Inbox,
         Sources { device, receivers, outbox }: Sources,
     ) -> Result<Self, StartError> {
-        let epoll = wait_for(&inbox).map_err(|errno| StartError::Thread(errno.into()))?;
+        let thread = |errno: Errno| StartError::Thread(errno.into());
+        let epoll = wait_for(&inbox).map_err(thread)?;
+        let EngineConfig { pipeline, fast, .. } = config;
+        let (fast, pipeline) = with_fast(fast.as_ref(), pipeline, &outbox)?;
+        if let Some(fast) = &fast {
+            epoll.add(fast, readable(ROUTES)).map_err(thread)?;
+        }
         Ok(Self {
             epoll,
             receivers,
@@ -108,7 +126,8 @@ impl Worker {
             from_device: Train::with(Device::packet(), device.takes_udp_segments()),
             train: Train::new(device.takes_udp_segments()),
             forward: Forward {
-                pipeline: Pipeline::new(config.pipeline),
+                pipeline,
+                fast,
                 device,
                 outbox,
                 hooks,
@@ -143,7 +162,10 @@ impl Worker {
         Ok(())
     }
 
-    fn hand_over(&self) -> io::Result<HandOver> {
+    fn hand_over(&mut self) -> io::Result<HandOver> {
+        if let Some(fast) = &mut self.forward.fast {
+            fast.leave();
+        }
         Ok(HandOver {
             device: self.forward.device.hand_over()?,
             tunnels: self.receivers.iter().map(Receiver::hand_over).collect::<Result<_, _>>()?,
@@ -184,6 +206,7 @@ impl Worker {
             match event.data() {
                 DEVICE => self.serve_device()?,
                 INBOX => inbox = true,
+                ROUTES => self.forward.routes_changed(),
                 receiver => self.serve_tunnel(receiver as usize),
             }
         }
@@ -193,8 +216,7 @@ impl Worker {
         let now = self.forward.now();
         if now >= self.next_tick && !self.paused {
             self.next_tick = now + TICK;
-            self.forward.pipeline.tick(now, &mut self.forward.side);
-            self.forward.drain_side();
+            self.forward.tick(now);
         }
         self.forward.flush(now);
         Ok(())
@@ -320,11 +342,13 @@ impl Worker {
         // Who asked may have stopped waiting for the answer.
         match command {
             Command::Update(update) => {
-                forward.pipeline.apply(update, now, &mut forward.side);
-                forward.drain_side();
+                forward.update(update, now);
             }
             Command::Counters(answer) => {
-                drop(answer.try_send(forward.pipeline.counters().clone()));
+                drop(answer.try_send(forward.counters()));
+            }
+            Command::Fast(answer) => {
+                drop(answer.try_send(forward.fast.as_ref().map(Fast::view)));
             }
             Command::Occupancy(answer) => drop(answer.try_send(forward.pipeline.occupancy())),
             Command::Flows(groups, limit, answer) => {
@@ -342,10 +366,34 @@ impl Worker {
                     forward.pipeline.take_over(*tables, now);
                 info!(flows, standby, pins, lost, "flows of the process before are taken over");
             }
-            Command::Resume => self.resume().map_err(wait)?,
+            Command::Resume => {
+                self.resume().map_err(wait)?;
+                // Why not, it says itself.
+                let _ = self.forward.attach();
+            }
             Command::HandOver(answer) => drop(answer.try_send(self.hand_over())),
         }
         Ok(())
+    }
+}
+
+/// The pipeline, and XDP in front of it where that can be had.
+fn with_fast(
+    config: Option<&FastConfig>,
+    pipeline: PipelineConfig,
+    outbox: &Outbox,
+) -> Result<(Option<Fast>, Pipeline), StartError> {
+    let Some(config) = config else { return Ok((None, Pipeline::new(pipeline))) };
+    let loaded = Fast::load(config, &pipeline, outbox);
+    let shared = loaded
+        .and_then(|(fast, shared)| Ok((Some(fast), Pipeline::sharing(pipeline.clone(), shared)?)));
+    match shared {
+        Err(error) if config.required => Err(StartError::Fast(error)),
+        Err(error) => {
+            warn!("the TUN engine forwards alone: {error}");
+            Ok((None, Pipeline::new(pipeline)))
+        }
+        done => done.map_err(StartError::Fast),
     }
 }
 
@@ -373,6 +421,44 @@ const fn reason(error: HeaderError) -> DropReason {
 impl Forward {
     fn now(&self) -> Time {
         Time::ZERO + self.started.elapsed()
+    }
+
+    /// Lets XDP go on, or begin.
+    fn attach(&mut self) -> Result<(), AttachError> {
+        let now = self.now();
+        self.fast.as_mut().map_or(Ok(()), |fast| fast.attach(now))
+    }
+
+    fn routes_changed(&self) {
+        if let Some(fast) = &self.fast {
+            fast.routes_changed();
+        }
+    }
+
+    fn update(&mut self, update: ForwardingUpdate, now: Time) {
+        let touched = Touched::by(&update);
+        self.pipeline.apply(update, now, &mut self.side);
+        if let Some(fast) = &mut self.fast {
+            fast.follow(touched, &self.pipeline);
+        }
+        self.drain_side();
+    }
+
+    fn tick(&mut self, now: Time) {
+        self.pipeline.tick(now, &mut self.side);
+        if let Some(fast) = &mut self.fast {
+            self.side.events.extend(fast.tick(now, &self.pipeline));
+        }
+        self.drain_side();
+    }
+
+    /// What happened to packets, here and in XDP.
+    fn counters(&self) -> Counters {
+        let mut counters = self.pipeline.counters().clone();
+        if let Some(fast) = &self.fast {
+            fast.count(&mut counters);
+        }
+        counters
     }
 
     /// Handles what the device's train holds, if anything.

@@ -197,6 +197,18 @@ impl Pipeline {
         &self.table
     }
 
+    /// The largest packet that the network between proxies carries, where nothing less was learnt.
+    #[must_use]
+    pub const fn underlay_mtu(&self) -> u16 {
+        self.config.underlay_mtu
+    }
+
+    /// Peers whose path has shown an MTU of its own.
+    #[must_use]
+    pub fn narrow_peers(&self) -> &[Handle] {
+        &self.learnt
+    }
+
     /// A packet that the kernel routed into the TUN device.
     pub fn from_tun(&mut self, packet: &mut Packet, now: Time, side: &mut Side) -> Verdict {
         let view = match self.read(packet) {

@@ -10,6 +10,8 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 pub const MAX_CANDIDATES: usize = pias_protocol::limits::MAX_CANDIDATES;
 /// Most anycast prefixes.
 pub const MAX_PREFIXES: usize = 16;
+/// Indexes of interfaces are smaller.
+pub const DEVICES: usize = 65_536;
 /// Source ports of tunnel packets in each family.
 pub const SOURCE_PORTS: usize = crate::limits::engine::SOURCE_PORTS;
 
@@ -92,6 +94,50 @@ pub struct Group {
     pub candidates: [Candidate; MAX_CANDIDATES],
 }
 
+/// How the programs are attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mode {
+    /// In its driver: frames that leave need a driver that takes them.
+    Native = 1,
+    /// In the kernel's networking, which sends frames like any others: slower, and everywhere.
+    Generic = 2,
+}
+
+impl Mode {
+    /// As in the log and in `piasctl`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// An interface that the programs are attached to: `struct device`, one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its address.
+    pub mac: [u8; 6],
+    /// How.
+    pub mode: Mode,
+    /// Whether its own frames can leave by it again.
+    pub bounces: bool,
+    /// Whether frames that came in elsewhere can leave by it.
+    pub takes: bool,
+}
+
+impl Device {
+    /// The word in the table.
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        let [a, b, c, d, e, f] = self.mac;
+        let sends = self.bounces as u8 | (self.takes as u8) << 1;
+        u64::from_le_bytes([a, b, c, d, e, f, self.mode as u8, sends])
+    }
+}
+
 /// Words of `struct state`, and where its parts are.
 pub mod state {
     /// All of it; the first and the third stand beside the table of pins
@@ -157,6 +203,9 @@ mod tests {
             ("MAX_PREFIXES", MAX_PREFIXES as u64),
             ("SOURCE_PORTS", SOURCE_PORTS as u64),
             ("HERE", u64::from(HERE)),
+            ("DEVICES", DEVICES as u64),
+            ("NATIVE", Mode::Native as u64),
+            ("GENERIC", Mode::Generic as u64),
             ("ELSEWHERE_BITS", u64::from(ELSEWHERE_BITS)),
             ("COUNTERS", u64::from(COUNTERS)),
             ("PATH_INGRESS_DIRECT", Path::IngressDirect as u64),
@@ -175,6 +224,13 @@ mod tests {
         assert_eq!(size_of::<Key>(), 24);
         assert_eq!(size_of::<Candidate>(), 24);
         assert_eq!(size_of::<Group>(), 1544);
+    }
+
+    #[test]
+    fn a_device_is_a_word_whose_first_octets_are_its_address() {
+        let mac = [2, 0, 0, 0, 0, 1];
+        let device = Device { mac, mode: Mode::Native, bounces: false, takes: true };
+        assert_eq!(device.word().to_ne_bytes(), [2, 0, 0, 0, 0, 1, 1, 2]);
     }
 
     #[test]

@@ -20,10 +20,15 @@
 //! | flows that are known beside the pins: translated here, or held for a mate | their place is not that of their hash |
 //! | packets that do not fit into the tunnel | they are cut, or their sender is told |
 //! | next hops that the kernel has not resolved | sending from user space makes the kernel ask |
+//! | frames to another address than the interface's; next hops behind an interface that takes no frames | they are not ours; they would be lost |
 
+mod attach;
+mod features;
 pub mod layout;
 mod program;
 mod tables;
 
+pub use attach::{AttachError, Attached, Interface};
+pub use features::{Features, Sends};
 pub use program::{LoadError, Program, Setup, Size};
 pub use tables::{Tables, Touched, WriteError};

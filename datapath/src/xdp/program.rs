@@ -11,6 +11,7 @@ use pias_protocol::hash::mapped;
 use zerocopy::IntoBytes;
 
 use super::{
+    attach::{AttachError, Attached, Interface},
     layout::{self, Config},
     tables::Tables,
 };
@@ -117,6 +118,18 @@ impl Program {
         program(&mut self.ebpf, name)
     }
 
+    /// Attaches the program to an interface, as [`Attached::new`] does.
+    ///
+    /// # Errors
+    /// As [`AttachError`] tells.
+    pub fn attach(
+        &mut self,
+        interface: &Interface,
+        directory: &std::path::Path,
+    ) -> Result<Attached, AttachError> {
+        Attached::new(program(&mut self.ebpf, "pias")?, interface, directory)
+    }
+
     /// Takes a table that only this object has.
     pub fn take_map(&mut self, name: &str) -> Option<Map> {
         self.ebpf.take_map(name)
@@ -208,7 +221,8 @@ fn tables(ebpf: &mut Ebpf, setup: &Setup<'_>) -> Result<Tables, LoadError> {
     };
     let state = map(&state, "STATE", layout::state::WORDS)?;
     let peers = map(&open(ebpf, "PEERS")?, "PEERS", members * layout::peer::WORDS)?;
+    let devices = map(&open(ebpf, "DEVICE")?, "DEVICE", layout::DEVICES)?;
     let groups = take(ebpf, "GROUPS", |map| aya::maps::HashMap::try_from(map).ok())?;
     let used = take(ebpf, "USED", |map| aya::maps::RingBuf::try_from(map).ok())?;
-    Ok(Tables::new(state, peers, groups, used, setup.pipeline, shared))
+    Ok(Tables::new(state, peers, devices, groups, used, setup.pipeline, shared))
 }

@@ -13,7 +13,7 @@ use pias_protocol::{
 };
 use zerocopy::{FromBytes, FromZeros};
 
-use super::layout::{Candidate, Group, HERE, Key, peer, state};
+use super::layout::{Candidate, Device, Group, HERE, Key, peer, state};
 use crate::{
     flow::pins::{Coarse, address_words},
     mapped::Words,
@@ -62,6 +62,7 @@ impl Touched {
 pub struct Tables {
     state: Words,
     peers: Words,
+    devices: Words,
     groups: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
     used: RingBuf<MapData>,
     unicast: Vec<std::net::IpAddr>,
@@ -72,6 +73,7 @@ impl Tables {
     pub(super) fn new(
         state: Words,
         peers: Words,
+        devices: Words,
         groups: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
         used: RingBuf<MapData>,
         config: &PipelineConfig,
@@ -80,6 +82,7 @@ impl Tables {
         let tables = Self {
             state,
             peers,
+            devices,
             groups,
             used,
             unicast: config.unicast.clone(),
@@ -110,6 +113,14 @@ impl Tables {
         };
         self.state[state::NOW]
             .store(u64::from(epoch) << 32 | u64::from(word as u32), Ordering::Release);
+    }
+
+    /// Tells the programs of an interface that they are attached to, or are not any more. One whose
+    /// index is [`DEVICES`](super::layout::DEVICES) or more is not told of: its packets are passed up.
+    pub fn set_device(&self, index: u32, device: Option<Device>) {
+        if let Some(word) = self.devices.get(index as usize) {
+            word.store(device.map_or(0, Device::word), Ordering::Release);
+        }
     }
 
     /// Groups whose candidates the programs used since this was last called; each at most once a
@@ -147,8 +158,9 @@ impl Tables {
         }
     }
 
-    /// The programs use what they read in the order of words: a peer lives last.
-    fn set_peer(&self, handle: Handle, table: &Table, underlay_mtu: u16) {
+    /// Makes what stands of a peer equal to the forwarding table again. The programs use what they read in
+    /// the order of words: a peer lives last.
+    pub fn set_peer(&self, handle: Handle, table: &Table, underlay_mtu: u16) {
         let Some(known) = table.peer(handle) else { return };
         let Some(words) = self.peer_words(handle) else { return };
         let v6 = known.tunnel.is_ipv6();

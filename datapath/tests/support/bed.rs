@@ -16,8 +16,8 @@ use std::{
 
 use pias_datapath::{
     engine::{
-        self, Datagram, Engine, EngineConfig, EngineFailure, EngineHandle, HandOver, Hooks,
-        Senders, StartError,
+        self, Datagram, Engine, EngineConfig, EngineFailure, EngineHandle, FastConfig, HandOver,
+        Hooks, Senders, StartError,
     },
     limits::Limits,
     pipeline::PipelineConfig,
@@ -90,8 +90,9 @@ pub(crate) fn try_start(
     name: &str,
     unicast: &[&str],
     device: &str,
+    fast: Option<FastConfig>,
 ) -> Result<Proxy, StartError> {
-    run(host, name, unicast, device, engine::start)
+    run(host, name, unicast, device, fast, engine::start)
 }
 
 fn run(
@@ -99,6 +100,7 @@ fn run(
     name: &str,
     unicast: &[&str],
     device: &str,
+    fast: Option<FastConfig>,
     start: impl FnOnce(EngineConfig, Hooks) -> Result<Engine, StartError> + Send + 'static,
 ) -> Result<Proxy, StartError> {
     let addresses = |texts: &[&str]| texts.iter().map(|text| address(text)).collect::<Vec<_>>();
@@ -114,7 +116,7 @@ fn run(
         limits: Limits::default(),
         seed: 7,
     };
-    let config = EngineConfig { device: device.to_owned(), pipeline };
+    let config = EngineConfig { device: device.to_owned(), pipeline, fast };
     let (registration, registrations) = channel();
     let (end, ended) = channel();
     let hooks = Hooks {
@@ -137,7 +139,17 @@ fn nat(name: &str) -> [&'static str; 2] {
 impl Proxy {
     /// Starts an engine on `host`, with these tunnel endpoints, and routes to it.
     pub(crate) fn start(host: &Host, name: &str, unicast: &[&str]) -> Self {
-        let proxy = try_start(host, name, unicast, "pias0").unwrap();
+        Self::start_with(host, name, unicast, None)
+    }
+
+    /// The same with XDP in front.
+    pub(crate) fn start_with(
+        host: &Host,
+        name: &str,
+        unicast: &[&str],
+        fast: Option<FastConfig>,
+    ) -> Self {
+        let proxy = try_start(host, name, unicast, "pias0", fast).unwrap();
         for prefix in ["203.0.113.0/24", "2001:db8:a::/48"].into_iter().chain(nat(name)) {
             host.ip(&format!("route add {prefix} dev {}", proxy.engine.device_name()));
         }
@@ -149,9 +161,10 @@ impl Proxy {
         host: &Host,
         name: &str,
         unicast: &[&str],
+        fast: Option<FastConfig>,
         legacy: HandOver,
     ) -> Result<Self, StartError> {
-        run(host, name, unicast, "pias0", move |config, hooks| {
+        run(host, name, unicast, "pias0", fast, move |config, hooks| {
             let senders = Senders::bind(&config.pipeline.unicast)?;
             engine::take_over(config, hooks, senders, legacy.device, legacy.tunnels)
         })

@@ -87,11 +87,19 @@ impl Host {
     /// # Panics
     /// When it fails.
     pub(crate) fn ip(&self, arguments: &str) {
+        self.command("ip", arguments);
+    }
+
+    /// Runs a program with these words as arguments.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub(crate) fn command(&self, program: &'static str, arguments: &str) {
         let words: Vec<_> = arguments.split_whitespace().map(str::to_owned).collect();
-        let output = self.run(move || Command::new("ip").args(words).output());
-        let output = output.expect("iproute2 is installed");
+        let output = self.run(move || Command::new(program).args(words).output());
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: ip {arguments}: {stderr}", self.name);
+        assert!(output.status.success(), "{}: {program} {arguments}: {stderr}", self.name);
     }
 
     /// A link to `other`. Each end gets its addresses, and routes via the other end's.

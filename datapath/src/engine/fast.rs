@@ -1,0 +1,264 @@
+//! XDP in front of the engine: what it is attached to, and keeping its tables true.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::{self, PathBuf},
+};
+
+use pias_protocol::{forwarding::ForwardingEvent, time::Time};
+use tracing::{error, info, warn};
+
+use super::{outbox::Outbox, route_watch::RouteWatch};
+use crate::{
+    counters::{Counters, Path},
+    limits::engine::{BATCH, LOOK_EVERY},
+    pipeline::{Pipeline, PipelineConfig, Shared},
+    slots::Handle,
+    xdp::{
+        AttachError, Attached, Features, Interface, LoadError, Program, Setup, Tables, Touched,
+        layout::{Device, Mode},
+    },
+};
+
+/// Where XDP shall work.
+#[derive(Clone, Debug)]
+pub struct FastConfig {
+    /// What enters by these interfaces, and leaves by one of them, is XDP's.
+    pub interfaces: Vec<Interface>,
+    /// A directory in a BPF file system, for what is handed over; it is made when it is needed.
+    pub pins: PathBuf,
+    /// Whether an engine without XDP shall not start.
+    pub required: bool,
+}
+
+/// Why an engine has no XDP.
+#[derive(Debug, thiserror::Error)]
+pub enum FastError {
+    /// Not loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Not attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// Changes of routes would not be heard.
+    #[error("cannot listen for changes of routes: {0}")]
+    Watch(#[source] io::Error),
+    /// The flows' memory is not what it should be.
+    #[error(transparent)]
+    Memory(#[from] crate::flow::buckets::Misshapen),
+    /// No interface is named, and none is found.
+    #[error(
+        "there is no network card; name the interfaces that packets enter by in `datapath.interfaces`"
+    )]
+    NoInterface,
+}
+
+/// What XDP does for an engine, as an operator sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FastView {
+    /// Each interface with the mode that the program is attached in, or why it is not.
+    pub interfaces: Vec<(String, Result<Mode, String>)>,
+}
+
+/// XDP in front of one engine.
+pub(super) struct Fast {
+    /// Before the program, which it keeps attached.
+    ports: Vec<Port>,
+    program: Program,
+    tables: Tables,
+    features: Features,
+    watch: RouteWatch,
+    pins: PathBuf,
+    next_look: Time,
+    /// Peers whose path had an MTU of its own when this was last looked at.
+    narrow: Vec<Handle>,
+    /// Whether the tables could not be kept true: nothing is attached any more.
+    given_up: bool,
+}
+
+struct Port {
+    interface: Interface,
+    attached: Result<Attached, String>,
+    told: Option<Device>,
+}
+
+impl Fast {
+    /// Loads the program; it is attached to nothing yet. With the memory for the pipeline.
+    pub(super) fn load(
+        config: &FastConfig,
+        pipeline: &PipelineConfig,
+        outbox: &Outbox,
+    ) -> Result<(Self, Shared), FastError> {
+        if config.interfaces.is_empty() {
+            return Err(FastError::NoInterface);
+        }
+        let watch = RouteWatch::open().map_err(FastError::Watch)?;
+        let setup = Setup { pipeline, source_ports: outbox.source_ports() };
+        let (program, mut tables) = Program::load(&setup)?;
+        let shared = tables.take_shared().ok_or(LoadError::Table("of shared memory"))?;
+        let port = |interface: &Interface| Port {
+            interface: interface.clone(),
+            attached: Err(String::new()),
+            told: None,
+        };
+        let fast = Self {
+            ports: config.interfaces.iter().map(port).collect(),
+            program,
+            tables,
+            features: Features::open(),
+            watch,
+            pins: config.pins.clone(),
+            next_look: Time::ZERO,
+            narrow: Vec::new(),
+            given_up: false,
+        };
+        Ok((fast, shared))
+    }
+
+    /// Attaches the program where it is not yet, and tells it what its interfaces can do.
+    ///
+    /// # Errors
+    /// Why it is not attached to the first interface that it is not attached to; it is to the others.
+    pub(super) fn attach(&mut self, now: Time) -> Result<(), AttachError> {
+        self.tables.set_now(now.into());
+        self.next_look = now + LOOK_EVERY;
+        let mut outcome = Ok(());
+        for port in &mut self.ports {
+            port.take_back();
+            if !self.given_up && port.attached.is_err() {
+                outcome = outcome.and(port.attach(&mut self.program, &self.pins));
+            }
+            port.tell(&self.features, &self.tables);
+        }
+        outcome
+    }
+
+    /// Takes the program off all interfaces.
+    fn detach(&mut self, why: &str) {
+        for port in &mut self.ports {
+            port.attached = Err(why.to_owned());
+            port.tell(&self.features, &self.tables);
+        }
+    }
+
+    /// Leaves what is attached to the next process.
+    pub(super) fn leave(&mut self) {
+        for Port { interface, attached, .. } in &mut self.ports {
+            let pinned = attached.as_mut().map(|attached| attached.pin(interface, &self.pins));
+            if let Ok(Err(error)) = pinned {
+                let (name, pins) = (&interface.name, self.pins.display());
+                warn!(
+                    interface = name,
+                    "XDP is not handed over ({pins}: {error}): the next process attaches it anew; \
+                     mount bpffs at /sys/fs/bpf"
+                );
+            }
+        }
+    }
+
+    /// The forwarding table has changed.
+    pub(super) fn follow(&mut self, touched: Touched, pipeline: &Pipeline) {
+        if self.given_up {
+            return;
+        }
+        let followed = self.tables.follow(touched, pipeline.table(), pipeline.underlay_mtu());
+        if let Err(error) = followed {
+            error!(%error, "XDP is taken off: all packets take the TUN device from now on");
+            self.detach(&error.to_string());
+            self.given_up = true;
+        }
+    }
+
+    /// A change of routes can be heard.
+    pub(super) fn routes_changed(&self) {
+        if self.watch.changed(BATCH) {
+            self.tables.routes_changed();
+        }
+    }
+
+    /// What the program is told, and tells, from time to time.
+    pub(super) fn tick(
+        &mut self,
+        now: Time,
+        pipeline: &Pipeline,
+    ) -> impl Iterator<Item = ForwardingEvent> {
+        self.tables.set_now(now.into());
+        let narrow = pipeline.narrow_peers();
+        for &peer in self.narrow.iter().chain(narrow) {
+            self.tables.set_peer(peer, pipeline.table(), pipeline.underlay_mtu());
+        }
+        narrow.clone_into(&mut self.narrow);
+        if now >= self.next_look {
+            // What the kernel learnt of paths' MTUs it tells nobody: all is asked anew.
+            self.tables.routes_changed();
+            // Each has said why not when that was new.
+            let _ = self.attach(now);
+        }
+        self.tables.used().into_iter().map(ForwardingEvent::IngressUsed)
+    }
+
+    /// Adds what the program counted.
+    pub(super) fn count(&self, counters: &mut Counters) {
+        for &path in Path::ALL {
+            counters.count_many(path, self.program.path(path));
+        }
+    }
+
+    pub(super) fn view(&self) -> FastView {
+        let interfaces = self.ports.iter().map(|port| {
+            let mode = port.attached.as_ref().map(Attached::mode);
+            (port.interface.name.clone(), mode.map_err(Clone::clone))
+        });
+        FastView { interfaces: interfaces.collect() }
+    }
+}
+
+impl Port {
+    fn attach(&mut self, program: &mut Program, pins: &path::Path) -> Result<(), AttachError> {
+        let name = &self.interface.name;
+        match program.attach(&self.interface, pins) {
+            Ok(attached) => {
+                let mode = attached.mode().name();
+                info!(interface = name, mode, "XDP forwards what enters here");
+                self.attached = Ok(attached);
+                Ok(())
+            }
+            Err(error) => {
+                let why = error.to_string();
+                if self.attached.as_ref().err() != Some(&why) {
+                    warn!(interface = name, "what enters here takes the TUN device: {why}");
+                }
+                self.attached = Err(why);
+                Err(error)
+            }
+        }
+    }
+
+    /// What was left to a next process, which did not come.
+    fn take_back(&mut self) {
+        if self.attached.as_mut().is_ok_and(|attached| !attached.unpin()) {
+            self.attached = Err("another process has it".to_owned());
+        }
+    }
+
+    /// Tells the program what can be sent from here, where that is new.
+    fn tell(&mut self, features: &Features, tables: &Tables) {
+        let Interface { index, mac, is_veth, .. } = self.interface;
+        let device = self.attached.as_ref().ok().map(|attached| {
+            let sends = features.of(index, is_veth);
+            Device { mac, mode: attached.mode(), bounces: sends.bounces, takes: sends.takes }
+        });
+        if device != self.told {
+            tables.set_device(index, device);
+            self.told = device;
+        }
+    }
+}
+
+/// Becomes readable when routes have changed.
+impl AsFd for Fast {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+}
