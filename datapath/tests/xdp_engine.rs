@@ -6,7 +6,6 @@ mod support;
 
 use std::{
     net::TcpStream,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,7 +25,7 @@ use pias_datapath::{
     xdp::{Interface, layout::Mode},
 };
 use support::{
-    bed::{Bed, FAR, NEAR, Proxy, key, socket, try_start},
+    bed::{BPF_DIRECTORY, Bed, FAR, NEAR, Proxy, key, socket, try_start},
     hosts::{Host, privileged, wait_for},
     traffic::{assert_echo, assert_spoken, echo_service, tcp_there_and_back, udp_client},
 };
@@ -50,20 +49,19 @@ fn fast(bed: &Bed) -> FastConfig {
         Interface { index, name: name.to_owned(), mac: [2, 0, 0, 0, 0, 1], is_veth: true }
     };
     let interfaces = [("client", &bed.client), (FAR, &bed.far)].map(interface).to_vec();
-    FastConfig { interfaces, pins: bpf_directory(&bed.near), required: true }
+    mount_bpf(&bed.near);
+    FastConfig { interfaces, required: true }
 }
 
-/// A directory in a BPF file system that only this host sees, and that vanishes with it.
-fn bpf_directory(host: &Host) -> PathBuf {
-    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bpf");
-    host.run(move || {
-        std::fs::create_dir_all(&directory).unwrap();
+/// Gives a host a BPF file system that only it sees, and that vanishes with it.
+fn mount_bpf(host: &Host) {
+    host.run(|| {
+        std::fs::create_dir_all(BPF_DIRECTORY).unwrap();
         unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        mount(Some("bpf"), &directory, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
-        directory.join("pias0")
-    })
+        mount(Some("bpf"), BPF_DIRECTORY, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
+    });
 }
 
 /// Two proxies, the near one with XDP.
@@ -168,10 +166,7 @@ fn without_an_interface_the_engine_forwards_alone_unless_xdp_is_required() {
         return;
     }
     let bed = Bed::new();
-    let nothing = |required| {
-        let pins = PathBuf::new();
-        Some(FastConfig { interfaces: Vec::new(), pins, required })
-    };
+    let nothing = |required| Some(FastConfig { interfaces: Vec::new(), required });
     let error = try_start(&bed.near, NEAR, &["10.2.0.1"], "pias0", nothing(true)).err().unwrap();
     assert!(error.to_string().contains("there is no network card"), "{error}");
     let near = Proxy::start_with(&bed.near, NEAR, &["10.2.0.1"], nothing(false));
@@ -273,6 +268,28 @@ fn the_next_engine_takes_the_program_s_place_and_nothing_is_lost() {
     assert_spoken(&mut talk, b"after");
     let (sent, received) = tcp_there_and_back(&bed.client, socket(stream), BULK);
     assert_eq!(sent, received);
+}
+
+#[test]
+fn a_next_engine_without_xdp_leaves_nothing_attached() {
+    if !privileged() {
+        return;
+    }
+    let (bed, _, near, _far) = with_xdp(TUNNELS[0]);
+    near.handle.pause().unwrap();
+    let legacy = near.handle.hand_over().unwrap().unwrap();
+    let next = Proxy::take_over(&bed.near, NEAR, &[TUNNELS[0][0]], None, legacy).unwrap();
+    tell(&next, TUNNELS[0][1]);
+    next.handle.resume().unwrap();
+    assert_eq!(next.handle.fast().unwrap(), None);
+    near.engine.stop();
+    let attached = |name: &'static str| {
+        let words = ["link", "show", name];
+        let output = std::process::Command::new("ip").args(words).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().contains("xdp")
+    };
+    assert!(!bed.near.run(move || attached("client") || attached(FAR)));
+    assert_echo(&udp_client(&bed.client, socket(GROUPS[0][0])), b"through the TUN device");
 }
 
 #[test]

@@ -26,8 +26,6 @@ use crate::{
 pub struct FastConfig {
     /// What enters by these interfaces, and leaves by one of them, is XDP's.
     pub interfaces: Vec<Interface>,
-    /// A directory in a BPF file system, for what is handed over; it is made when it is needed.
-    pub pins: PathBuf,
     /// Whether an engine without XDP shall not start.
     pub required: bool,
 }
@@ -87,6 +85,7 @@ impl Fast {
     /// Loads the program; it is attached to nothing yet. With the memory for the pipeline.
     pub(super) fn load(
         config: &FastConfig,
+        pins: PathBuf,
         pipeline: &PipelineConfig,
         outbox: &Outbox,
     ) -> Result<(Self, Shared), FastError> {
@@ -108,7 +107,7 @@ impl Fast {
             tables,
             features: Features::open(),
             watch,
-            pins: config.pins.clone(),
+            pins,
             next_look: Time::ZERO,
             narrow: Vec::new(),
             given_up: false,

@@ -46,6 +46,7 @@ mod worker;
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
+    path::PathBuf,
     thread,
 };
 
@@ -73,6 +74,9 @@ pub struct EngineConfig {
     pub device: String,
     /// The pipeline's part. The engine binds its tunnel sockets to `pipeline.unicast`.
     pub pipeline: PipelineConfig,
+    /// A directory in a BPF file system, for what XDP is attached to while it is handed over. It is made
+    /// when it is needed, and nobody else puts anything there.
+    pub pins: PathBuf,
     /// XDP in front of it, if any.
     pub fast: Option<FastConfig>,
 }

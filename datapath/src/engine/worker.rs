@@ -4,6 +4,7 @@ use std::{
     io,
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -23,7 +24,7 @@ use super::{
     EngineConfig, EngineFailure, Hooks, StartError,
     coalesce::Train,
     device::{Device, Read},
-    fast::{Fast, FastConfig},
+    fast::Fast,
     hand_over::HandOver,
     linger::Linger,
     mailbox::{Command, Inbox},
@@ -37,8 +38,8 @@ use crate::{
     drop_reason::DropReason,
     limits::engine::{BATCH, RECEIVES, TICK},
     packet::Packet,
-    pipeline::{Adopted, Pipeline, PipelineConfig, Side, Verdict},
-    xdp::{AttachError, Touched},
+    pipeline::{Adopted, Pipeline, Side, Verdict},
+    xdp::{self, AttachError, Touched},
 };
 
 /// What `epoll` calls the device, the inbox and the watch over routes; receivers are called by their index.
@@ -68,6 +69,7 @@ pub(super) struct Worker {
     train: Train,
     forward: Forward,
     next_tick: Time,
+    pins: PathBuf,
 }
 
 /// The pipeline, and where packets and events leave.
@@ -92,12 +94,11 @@ impl Worker {
         let required = config.fast.as_ref().is_some_and(|fast| fast.required);
         let mut worker = Self::paused(config, hooks, inbox, sources)?;
         worker.resume().map_err(|errno| StartError::Thread(errno.into()))?;
-        if let Err(error) = worker.forward.attach()
-            && required
-        {
-            return Err(StartError::Fast(error.into()));
+        match worker.attach() {
+            Err(error) if required => Err(StartError::Fast(error.into())),
+            // Why not, it has said itself.
+            _ => Ok(worker),
         }
-        Ok(worker)
     }
 
     /// Reads from these sources, once it is told to resume.
@@ -109,8 +110,7 @@ impl Worker {
     ) -> Result<Self, StartError> {
         let thread = |errno: Errno| StartError::Thread(errno.into());
         let epoll = wait_for(&inbox).map_err(thread)?;
-        let EngineConfig { pipeline, fast, .. } = config;
-        let (fast, pipeline) = with_fast(fast.as_ref(), pipeline, &outbox)?;
+        let (fast, pipeline) = with_fast(&config, &outbox)?;
         if let Some(fast) = &fast {
             epoll.add(fast, readable(ROUTES)).map_err(thread)?;
         }
@@ -135,6 +135,7 @@ impl Worker {
                 started: Instant::now(),
             },
             next_tick: Time::ZERO,
+            pins: config.pins,
         })
     }
 
@@ -148,6 +149,15 @@ impl Worker {
             self.paused = false;
         }
         Ok(())
+    }
+
+    /// Lets XDP go on, or begin.
+    fn attach(&mut self) -> Result<(), AttachError> {
+        let now = self.forward.now();
+        let attached = self.forward.fast.as_mut().map_or(Ok(()), |fast| fast.attach(now));
+        // Of interfaces that are not this engine's any more.
+        xdp::forget(&self.pins);
+        attached
     }
 
     /// Reads no packets.
@@ -368,8 +378,7 @@ impl Worker {
             }
             Command::Resume => {
                 self.resume().map_err(wait)?;
-                // Why not, it says itself.
-                let _ = self.forward.attach();
+                let _ = self.attach();
             }
             Command::HandOver(answer) => drop(answer.try_send(self.hand_over())),
         }
@@ -379,19 +388,19 @@ impl Worker {
 
 /// The pipeline, and XDP in front of it where that can be had.
 fn with_fast(
-    config: Option<&FastConfig>,
-    pipeline: PipelineConfig,
+    EngineConfig { pipeline, pins, fast, .. }: &EngineConfig,
     outbox: &Outbox,
 ) -> Result<(Option<Fast>, Pipeline), StartError> {
-    let Some(config) = config else { return Ok((None, Pipeline::new(pipeline))) };
-    let loaded = Fast::load(config, &pipeline, outbox);
+    let alone = || Ok((None, Pipeline::new(pipeline.clone())));
+    let Some(config) = fast else { return alone() };
+    let loaded = Fast::load(config, pins.clone(), pipeline, outbox);
     let shared = loaded
         .and_then(|(fast, shared)| Ok((Some(fast), Pipeline::sharing(pipeline.clone(), shared)?)));
     match shared {
         Err(error) if config.required => Err(StartError::Fast(error)),
         Err(error) => {
             warn!("the TUN engine forwards alone: {error}");
-            Ok((None, Pipeline::new(pipeline)))
+            alone()
         }
         done => done.map_err(StartError::Fast),
     }
@@ -421,12 +430,6 @@ const fn reason(error: HeaderError) -> DropReason {
 impl Forward {
     fn now(&self) -> Time {
         Time::ZERO + self.started.elapsed()
-    }
-
-    /// Lets XDP go on, or begin.
-    fn attach(&mut self) -> Result<(), AttachError> {
-        let now = self.now();
-        self.fast.as_mut().map_or(Ok(()), |fast| fast.attach(now))
     }
 
     fn routes_changed(&self) {

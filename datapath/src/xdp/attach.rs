@@ -169,6 +169,16 @@ impl Attached {
     }
 }
 
+/// Takes away whatever another process left in `directory` that nobody took: it is attached no longer than
+/// that process lives.
+pub fn forget(directory: &Path) {
+    for left in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if let Err(error) = fs::remove_file(left.path()) {
+            tracing::warn!("cannot remove {}: {error}", left.path().display());
+        }
+    }
+}
+
 /// Why the program is not attached in one mode.
 enum Failure {
     Busy,

@@ -28,7 +28,7 @@ pub mod layout;
 mod program;
 mod tables;
 
-pub use attach::{AttachError, Attached, Interface};
+pub use attach::{AttachError, Attached, Interface, forget};
 pub use features::{Features, Sends};
 pub use program::{LoadError, Program, Setup, Size};
 pub use tables::{Tables, Touched, WriteError};

@@ -11,6 +11,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::mpsc::{Receiver, channel},
 };
 
@@ -33,6 +34,9 @@ use super::hosts::{End, Host};
 
 pub(crate) const NEAR: &str = "near";
 pub(crate) const FAR: &str = "far";
+
+/// Where hosts have a BPF file system, if they do.
+pub(crate) const BPF_DIRECTORY: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/bpf");
 
 /// The hosts, linked and routed.
 pub(crate) struct Bed {
@@ -116,7 +120,8 @@ fn run(
         limits: Limits::default(),
         seed: 7,
     };
-    let config = EngineConfig { device: device.to_owned(), pipeline, fast };
+    let pins = PathBuf::from(BPF_DIRECTORY).join(device);
+    let config = EngineConfig { device: device.to_owned(), pipeline, pins, fast };
     let (registration, registrations) = channel();
     let (end, ended) = channel();
     let hooks = Hooks {
