@@ -102,7 +102,7 @@ fn through_tun(host: &Host) -> u64 {
 }
 
 fn modes(proxy: &Proxy) -> Vec<Result<Mode, String>> {
-    let view = proxy.handle.fast().unwrap().unwrap();
+    let view = proxy.handle.fast().unwrap();
     view.interfaces.into_iter().map(|(_, mode)| mode).collect()
 }
 
@@ -170,7 +170,7 @@ fn without_an_interface_the_engine_forwards_alone_unless_xdp_is_required() {
     let error = try_start(&bed.near, NEAR, &["10.2.0.1"], "pias0", nothing(true)).err().unwrap();
     assert!(error.to_string().contains("there is no network card"), "{error}");
     let near = Proxy::start_with(&bed.near, NEAR, &["10.2.0.1"], nothing(false));
-    assert_eq!(near.handle.fast().unwrap(), None);
+    assert!(modes(&near).is_empty());
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn a_next_engine_without_xdp_leaves_nothing_attached() {
     let next = Proxy::take_over(&bed.near, NEAR, &[TUNNELS[0][0]], None, legacy).unwrap();
     tell(&next, TUNNELS[0][1]);
     next.handle.resume().unwrap();
-    assert_eq!(next.handle.fast().unwrap(), None);
+    assert!(modes(&next).is_empty());
     near.engine.stop();
     let attached = |name: &'static str| {
         let words = ["link", "show", name];

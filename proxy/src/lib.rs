@@ -37,6 +37,7 @@ pub mod hand_over;
 pub mod host;
 pub mod identity;
 pub mod incarnation;
+pub mod interfaces;
 pub mod join_net;
 pub mod keys;
 pub mod limits;

@@ -27,7 +27,7 @@ use crate::{
 pub(super) enum Command {
     Update(ForwardingUpdate),
     Counters(Sender<Counters>),
-    Fast(Sender<Option<FastView>>),
+    Fast(Sender<FastView>),
     Occupancy(Sender<Occupancy>),
     Flows(Vec<GroupKey>, usize, Sender<Vec<FlowView>>),
     Explain(SocketAddr, GroupKey, Sender<Explanation>),

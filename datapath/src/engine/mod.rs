@@ -261,11 +261,11 @@ impl EngineHandle {
         self.mailbox.ask(Command::Counters)
     }
 
-    /// What XDP does, where it is in front of the engine.
+    /// What XDP does. An engine without has no interfaces.
     ///
     /// # Errors
     /// [`EngineGone`].
-    pub fn fast(&self) -> Result<Option<FastView>, EngineGone> {
+    pub fn fast(&self) -> Result<FastView, EngineGone> {
         self.mailbox.ask(Command::Fast)
     }
 

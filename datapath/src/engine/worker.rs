@@ -21,7 +21,7 @@ use pias_protocol::{
 use tracing::{info, warn};
 
 use super::{
-    EngineConfig, EngineFailure, Hooks, StartError,
+    EngineConfig, EngineFailure, FastView, Hooks, StartError,
     coalesce::Train,
     device::{Device, Read},
     fast::Fast,
@@ -358,7 +358,10 @@ impl Worker {
                 drop(answer.try_send(forward.counters()));
             }
             Command::Fast(answer) => {
-                drop(answer.try_send(forward.fast.as_ref().map(Fast::view)));
+                drop(
+                    answer
+                        .try_send(forward.fast.as_ref().map_or_else(FastView::default, Fast::view)),
+                );
             }
             Command::Occupancy(answer) => drop(answer.try_send(forward.pipeline.occupancy())),
             Command::Flows(groups, limit, answer) => {

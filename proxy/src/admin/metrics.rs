@@ -7,7 +7,7 @@ use prometheus_client::{
 };
 
 use super::{ApiError, App};
-use pias_datapath::{counters::Counters, pipeline::Occupancy};
+use pias_datapath::{counters::Counters, engine::FastView, pipeline::Occupancy};
 use pias_overlay::{ProxyView, StatusView, TargetView};
 
 /// Labels of one name.
@@ -20,11 +20,14 @@ type Labels = Vec<(&'static str, String)>;
 pub async fn render(app: &App) -> Result<String, ApiError> {
     let (status, proxies, targets) =
         app.0.brain.ask(|node, now| (node.status(), node.proxies(now), node.targets(now))).await?;
-    let (counters, occupancy) =
-        app.datapath(|datapath| Ok((datapath.counters()?, datapath.occupancy()?))).await?;
+    let ask = |datapath: &dyn super::Datapath| {
+        Ok((datapath.counters()?, datapath.occupancy()?, datapath.fast()?))
+    };
+    let (counters, occupancy, fast) = app.datapath(ask).await?;
     let mut registry = Registry::with_prefix("pias");
     daemon(&mut registry, app);
     engine(&mut registry, &counters, occupancy);
+    interfaces(&mut registry, &fast);
     overlay(&mut registry, &status);
     members(&mut registry, &proxies, &targets);
     app.0.counters.register(&mut registry);
@@ -71,6 +74,17 @@ fn engine(registry: &mut Registry, counters: &Counters, tables: Occupancy) {
         entries.get_or_create(&vec![("table", table.to_owned())]).set(whole(count));
     }
     registry.register("table_entries", "Entries of the datapath's tables", entries);
+}
+
+fn interfaces(registry: &mut Registry, fast: &FastView) {
+    let attached = Family::<Labels, Gauge>::default();
+    for (name, mode) in &fast.interfaces {
+        let mode = mode.as_ref().map_or("none", |mode| mode.name());
+        let labels = vec![("interface", name.clone()), ("mode", mode.to_owned())];
+        attached.get_or_create(&labels).set(i64::from(mode != "none"));
+    }
+    let help = "Whether XDP is attached to an interface that it should be, by mode";
+    registry.register("xdp_attached", help, attached);
 }
 
 fn overlay(registry: &mut Registry, status: &StatusView) {

@@ -32,7 +32,7 @@ use axum::{
 };
 use pias_datapath::{
     counters::Counters,
-    engine::{EngineGone, EngineHandle},
+    engine::{EngineGone, EngineHandle, FastView},
     explain::Explanation,
     pipeline::{FlowView, Occupancy},
 };
@@ -65,6 +65,11 @@ pub trait Datapath: Send + Sync + 'static {
     /// # Errors
     /// [`EngineGone`].
     fn occupancy(&self) -> Result<Occupancy, EngineGone>;
+    /// What XDP does.
+    ///
+    /// # Errors
+    /// [`EngineGone`].
+    fn fast(&self) -> Result<FastView, EngineGone>;
     /// Up to `limit` flows of these groups, or of all if there are none.
     ///
     /// # Errors
@@ -84,6 +89,10 @@ impl Datapath for EngineHandle {
 
     fn occupancy(&self) -> Result<Occupancy, EngineGone> {
         Self::occupancy(self)
+    }
+
+    fn fast(&self) -> Result<FastView, EngineGone> {
+        Self::fast(self)
     }
 
     fn flows(&self, groups: Vec<GroupKey>, limit: usize) -> Result<Vec<FlowView>, EngineGone> {
@@ -348,14 +357,17 @@ fn router(app: App) -> Router {
 
 async fn status(State(app): State<App>) -> Answer<views::Status> {
     let overlay = app.0.brain.ask(|node, _| node.status()).await?;
-    let (counters, occupancy) =
-        app.datapath(|datapath| Ok((datapath.counters()?, datapath.occupancy()?))).await?;
+    let ask = |datapath: &dyn Datapath| {
+        let (counters, tables) = (datapath.counters()?, datapath.occupancy()?);
+        Ok(views::Engine::new(&counters, tables, &datapath.fast()?))
+    };
+    let engine = app.datapath(ask).await?;
     Ok(Json(views::Status {
         overlay,
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: app.0.started.elapsed().as_secs(),
         connections: app.0.overlay.open_connections(),
-        engine: views::Engine::new(&counters, occupancy),
+        engine,
     }))
 }
 

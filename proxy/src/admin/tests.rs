@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::Parser;
-use pias_datapath::{counters::Path as Way, drop_reason::DropReason, explain::Step};
+use pias_datapath::{
+    counters::Path as Way, drop_reason::DropReason, explain::Step, xdp::layout::Mode,
+};
 use pias_protocol::time::Time;
 use tokio::sync::{mpsc, watch};
 
@@ -31,6 +33,13 @@ impl Datapath for Still {
         Ok(Occupancy::default())
     }
 
+    fn fast(&self) -> Result<FastView, EngineGone> {
+        let busy = Err("another program is there".to_owned());
+        Ok(FastView {
+            interfaces: vec![("eth0".to_owned(), Ok(Mode::Native)), ("eth1".to_owned(), busy)],
+        })
+    }
+
     fn flows(&self, _groups: Vec<GroupKey>, _limit: usize) -> Result<Vec<FlowView>, EngineGone> {
         Ok(Vec::new())
     }
@@ -49,6 +58,10 @@ impl Datapath for Hung {
     }
 
     fn occupancy(&self) -> Result<Occupancy, EngineGone> {
+        Err(EngineGone)
+    }
+
+    fn fast(&self) -> Result<FastView, EngineGone> {
         Err(EngineGone)
     }
 
@@ -149,6 +162,9 @@ async fn the_status_has_the_figures_of_overlay_and_datapath() {
     assert!(status["ready"].is_boolean() && status["uptime_s"].is_u64());
     let shown = daemon.ctl(&["status"]).await.unwrap();
     assert!(shown.contains("fra1 (cluster fra)") && shown.contains("echo"), "{shown}");
+    assert_eq!(status["engine"]["kind"], "xdp");
+    assert_eq!(status["engine"]["interfaces"][1]["reason"], "another program is there");
+    assert!(shown.contains("xdp (eth0 native, eth1 not attached)"), "{shown}");
 }
 
 #[tokio::test]
@@ -266,6 +282,8 @@ async fn metrics_have_names_units_and_help() {
         "# UNIT pias_uptime_seconds seconds",
         "pias_queue_drops_total{queue=\"brain\"} 0",
         "pias_targets{state=\"up\"} 0",
+        "pias_xdp_attached{interface=\"eth0\",mode=\"native\"} 1",
+        "pias_xdp_attached{interface=\"eth1\",mode=\"none\"} 0",
         "# EOF",
     ] {
         assert!(text.contains(line), "no `{line}` in\n{text}");

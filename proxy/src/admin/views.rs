@@ -7,7 +7,9 @@ use std::{
 
 use pias_datapath::{
     counters::Counters,
+    engine::FastView,
     pipeline::{FlowRole, FlowView, Occupancy},
+    xdp::layout::Mode,
 };
 use pias_overlay::{ExplainView, GroupDetailView, GroupView, ProxyView, StatusView, TargetView};
 use pias_protocol::{
@@ -37,6 +39,10 @@ pub struct Status {
 /// The datapath's figures.
 #[derive(Serialize)]
 pub struct Engine {
+    /// What forwards: `xdp`, in front of the TUN engine, or `tun`, that engine alone.
+    pub kind: &'static str,
+    /// The interfaces that XDP should work on.
+    pub interfaces: Vec<Interface>,
     /// Packets by the way they went.
     pub paths: BTreeMap<&'static str, u64>,
     /// Packets that went no further, for whatever reason.
@@ -48,12 +54,35 @@ pub struct Engine {
 impl Engine {
     /// The figures of these counters.
     #[must_use]
-    pub fn new(counters: &Counters, tables: Occupancy) -> Self {
+    pub fn new(counters: &Counters, tables: Occupancy, fast: &FastView) -> Self {
+        let attached = fast.interfaces.iter().any(|(_, mode)| mode.is_ok());
         Self {
+            kind: if attached { "xdp" } else { "tun" },
+            interfaces: fast.interfaces.iter().map(Interface::new).collect(),
             paths: counters.paths().map(|(path, packets)| (path.name(), packets)).collect(),
             dropped: counters.all_drops().map(|(_, packets)| packets).sum(),
             tables,
         }
+    }
+}
+
+/// An interface that XDP should work on.
+#[derive(Serialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// `native`, or `generic`; without one, what enters there takes the TUN device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<&'static str>,
+    /// Why XDP does not work there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Interface {
+    fn new((name, mode): &(String, Result<Mode, String>)) -> Self {
+        let (name, reason) = (name.clone(), mode.as_ref().err().cloned());
+        Self { name, mode: mode.as_ref().ok().map(|mode| mode.name()), reason }
     }
 }
 

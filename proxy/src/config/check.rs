@@ -12,7 +12,7 @@ use pias_overlay::{Policy, Seed};
 use pias_protocol::{GENEVE_PORT, PIAS_PORT, PROXY_TLS_NAME, limits::MAX_NAME};
 use toml::Spanned;
 
-use super::{Config, file};
+use super::{Config, Engine, file};
 use crate::{
     identity::{Identity, IdentityError, Part},
     keys::ResetKeys,
@@ -36,6 +36,7 @@ pub(super) fn check(file: file::File) -> Result<Config, Found> {
     let nat = nat(&file.proxy.nat, &anycast, &unicast, &mut found);
     let seeds = seeds(&file, &unicast, &mut found);
     let groups = groups(&file.group, &anycast, &mut found);
+    let interfaces = interfaces(&file.datapath.interfaces, &mut found);
     let keys = tls(&file, &mut found);
     let numbers = numbers(&file, &mut found);
     match keys {
@@ -53,6 +54,12 @@ pub(super) fn check(file: file::File) -> Result<Config, Found> {
             reset_keys,
             device: numbers.device,
             mtu: numbers.mtu,
+            engine: match file.datapath.engine {
+                file::Engine::Auto => Engine::Auto,
+                file::Engine::Xdp => Engine::Xdp,
+                file::Engine::Tun => Engine::Tun,
+            },
+            interfaces,
             admin_socket: file.admin.socket.unwrap_or_else(|| crate::ADMIN_SOCKET.into()),
             metrics: numbers.metrics,
             drain_wait: numbers.drain_wait,
@@ -228,6 +235,29 @@ fn groups(list: &[file::Group], anycast: &[IpNet], found: &mut Found) -> Vec<(So
         .collect()
 }
 
+fn interfaces(list: &[Spanned<String>], found: &mut Found) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    for item in list {
+        let (name, at) = (item.get_ref(), item.span().start);
+        if !is_device(name) {
+            found.push((at, no_device(name)));
+        } else if !seen.insert(name) {
+            found.push((at, format!("interface {name} twice: keep one")));
+        }
+    }
+    list.iter().map(|item| item.get_ref().clone()).collect()
+}
+
+/// Whether a network device can have the name.
+fn is_device(name: &str) -> bool {
+    let octet = |c: u8| c.is_ascii_graphic() && c != b'/' && c != b':' && c != b'%';
+    (1..=15).contains(&name.len()) && name.bytes().all(octet)
+}
+
+fn no_device(name: &str) -> String {
+    format!("`{name}` cannot name a network device: 1 to 15 characters")
+}
+
 /// Reads certificate, keys and CA, and puts a fault at the file that causes it.
 fn tls(file: &file::File, found: &mut Found) -> Option<(Identity, ResetKeys)> {
     let tls = &file.tls;
@@ -282,12 +312,8 @@ fn numbers(file: &file::File, found: &mut Found) -> Numbers {
     }
     let device = file.tunnel.device.as_ref().map_or("pias0", |device| device.get_ref()).to_owned();
     if let Some(spanned) = &file.tunnel.device {
-        let octet = |c: u8| c.is_ascii_graphic() && c != b'/' && c != b':' && c != b'%';
-        if !(1..=15).contains(&device.len()) || !device.bytes().all(octet) {
-            bad(
-                spanned.span().start,
-                format!("`{device}` cannot name a network device: 1 to 15 characters"),
-            );
+        if !is_device(&device) {
+            bad(spanned.span().start, no_device(&device));
         }
     }
     let mtu = file.tunnel.mtu.as_ref().map_or(1500, |mtu| *mtu.get_ref());

@@ -28,6 +28,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) tunnel: Tunnel,
     #[serde(default)]
+    pub(super) datapath: Datapath,
+    #[serde(default)]
     pub(super) admin: Admin,
     #[serde(default)]
     pub(super) drain: Drain,
@@ -78,6 +80,24 @@ pub(super) struct Tls {
 pub(super) struct Tunnel {
     pub(super) device: Option<Spanned<String>>,
     pub(super) mtu: Option<Spanned<u16>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Datapath {
+    #[serde(default)]
+    pub(super) engine: Engine,
+    #[serde(default)]
+    pub(super) interfaces: Vec<Spanned<String>>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Engine {
+    #[default]
+    Auto,
+    Xdp,
+    Tun,
 }
 
 #[derive(Default, Deserialize)]

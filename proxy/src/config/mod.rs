@@ -47,6 +47,10 @@ pub struct Config {
     pub device: String,
     /// MTU of the underlay in octets.
     pub mtu: u16,
+    /// What forwards packets.
+    pub engine: Engine,
+    /// Interfaces that XDP works on; if none is named, all network cards.
+    pub interfaces: Vec<String>,
     /// Path of the admin API's socket.
     pub admin_socket: PathBuf,
     /// Where Prometheus scrapes.
@@ -55,6 +59,17 @@ pub struct Config {
     pub drain_wait: Duration,
     /// Policies of groups; all others are `nearest`.
     pub groups: Vec<(SocketAddr, Policy)>,
+}
+
+/// What forwards packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// XDP where it can be had, in front of the TUN engine.
+    Auto,
+    /// The same, and no start without.
+    Xdp,
+    /// The TUN engine alone.
+    Tun,
 }
 
 /// One fault of a configuration.

@@ -48,6 +48,7 @@ fn a_right_configuration_is_taken_with_its_defaults() {
     assert_eq!((config.name.as_str(), config.cluster.as_str()), ("fra1", "fra"));
     assert_eq!(config.seeds.len(), 1, "its own seed is left out");
     assert_eq!((config.overlay_port, config.mtu, config.device.as_str()), (7427, 1500, "pias0"));
+    assert_eq!((config.engine, config.interfaces.len()), (Engine::Auto, 0));
     assert_eq!(config.drain_wait, Duration::from_secs(5));
     assert_eq!(config.metrics, "127.0.0.1:9427".parse().unwrap());
     assert_eq!(config.groups, [("203.0.113.10:53".parse().unwrap(), Policy::Balanced)]);
@@ -97,6 +98,19 @@ fn each_fault_is_told_with_its_line() {
             "is no loopback address",
         ),
         ("[[group]]", "[tunnel]\nmtu = 1280\n[[group]]", 22, "mtu: at least 1380"),
+        ("[[group]]", "[datapath]\nengine = \"fast\"\n[[group]]", 22, "unknown variant `fast`"),
+        (
+            "[[group]]",
+            "[datapath]\ninterfaces = [\"eth0\", \"eth0\"]\n[[group]]",
+            22,
+            "interface eth0 twice",
+        ),
+        (
+            "[[group]]",
+            "[datapath]\ninterfaces = [\"eth/0\"]\n[[group]]",
+            22,
+            "`eth/0` cannot name a network device",
+        ),
     ];
     for (from, to, line, message) in cases {
         let fault = fault_of(&operator, from, to);

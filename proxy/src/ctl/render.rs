@@ -38,6 +38,7 @@ pub(super) fn status(answer: &Value) -> String {
                 cell(&answer["engine"]["tables"]["standby_flows"])
             ),
         ),
+        ("engine", engine(&answer["engine"])),
         ("dropped", format!("{} packets (`piasctl drops`)", cell(&answer["engine"]["dropped"]))),
     ]);
     let paths: Vec<Value> = answer["engine"]["paths"]
@@ -50,6 +51,20 @@ pub(super) fn status(answer: &Value) -> String {
     out.push('\n');
     out += &table(&paths, &[("PATH", "path"), ("PACKETS", "packets")], "no packets yet");
     out
+}
+
+/// What forwards, and where: `xdp (eth0 native, eth1 generic)`.
+fn engine(engine: &Value) -> String {
+    let interfaces = engine["interfaces"].as_array().into_iter().flatten();
+    let how = |interface: &Value| {
+        let mode = interface["mode"].as_str().unwrap_or("not attached");
+        format!("{} {mode}", cell(&interface["name"]))
+    };
+    let interfaces: Vec<_> = interfaces.map(how).collect();
+    match &interfaces[..] {
+        [] => cell(&engine["kind"]),
+        some => format!("{} ({})", cell(&engine["kind"]), some.join(", ")),
+    }
 }
 
 pub(super) fn proxies(answer: &Value) -> String {

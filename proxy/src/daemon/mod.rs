@@ -25,6 +25,7 @@ use crate::{
     brain::BrainHandle,
     config::Config,
     hand_over::{self, Command, Frozen, Given, Hello, TakeError},
+    interfaces::InterfaceError,
     join_net::{JoinNet, JoinNetError},
     limits,
     log_limit::LogLimit,
@@ -48,6 +49,9 @@ pub enum DaemonError {
     /// Agents cannot be served.
     #[error(transparent)]
     Join(#[from] JoinNetError),
+    /// XDP is required, and its interfaces are not known.
+    #[error(transparent)]
+    Interfaces(#[from] InterfaceError),
     /// Routes cannot be changed.
     #[error(transparent)]
     Routes(#[from] RouteError),

@@ -1,9 +1,9 @@
 //! Starting all parts, anew or with what another process handed over.
 
-use std::{net::TcpListener, sync::Arc, time::Instant};
+use std::{net::TcpListener, path::Path, sync::Arc, time::Instant};
 
 use pias_datapath::{
-    engine::{self, EngineConfig, EngineFailure, HandOver, Hooks, Senders},
+    engine::{self, EngineConfig, EngineFailure, FastConfig, HandOver, Hooks, Senders},
     limits::Limits,
     pipeline::{PipelineConfig, Tables},
 };
@@ -15,9 +15,9 @@ use super::{DaemonError, Running, Successors};
 use crate::{
     admin::{self, App, Parts, PrivateListener},
     brain::{self, Inlets, Outlets},
-    config::Config,
+    config::{self, Config},
     hand_over::{self, Command, Legacy},
-    host, incarnation,
+    host, incarnation, interfaces,
     join_net::JoinNet,
     limits,
     log_limit::LogLimit,
@@ -26,6 +26,9 @@ use crate::{
     overlay_net::{OverlayNet, OverlayNetConfig},
     routes::Routes,
 };
+
+/// Where systemd and most others mount it.
+const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 
 /// A legacy, in the parts that use it.
 #[derive(Default)]
@@ -66,7 +69,9 @@ impl Running {
         let (event, events) = mpsc::channel(limits::BRAIN_EVENTS);
         let (datagram, datagrams) = mpsc::channel(limits::REGISTRATION_QUEUE);
         let (end, ended) = oneshot::channel();
-        let (engine, flows) = start_engine(config, hooks(event, datagram, end), handed.engine)?;
+        let engine_config = engine_config(config).await?;
+        let hooks = hooks(event, datagram, end);
+        let (engine, flows) = start_engine(engine_config, hooks, handed.engine)?;
         let overlay = start_overlay(config, handed.overlay, input.clone(), &counters)?;
         let join = start_join(config, engine.handle(), datagrams, input, &counters)?;
         let (announcer, announce) = watch::channel(false);
@@ -151,16 +156,15 @@ fn hooks(
 
 /// The engine. One that goes on with flows is to be told of them when it knows proxies and targets.
 fn start_engine(
-    config: &Config,
+    config: EngineConfig,
     hooks: Hooks,
     handed: Option<(HandOver, Senders)>,
 ) -> Result<(engine::Engine, Option<Tables>), DaemonError> {
-    let engine_config = engine_config(config)?;
     if let Some((HandOver { device, tunnels, tables }, senders)) = handed {
-        let engine = engine::take_over(engine_config, hooks, senders, device, tunnels)?;
+        let engine = engine::take_over(config, hooks, senders, device, tunnels)?;
         return Ok((engine, Some(tables)));
     }
-    let engine = engine::start(engine_config, hooks)?;
+    let engine = engine::start(config, hooks)?;
     host::prepare(engine.device_name());
     Ok((engine, None))
 }
@@ -253,9 +257,11 @@ fn forward(handle: engine::EngineHandle) -> brain::Forward {
     })
 }
 
-fn engine_config(config: &Config) -> Result<EngineConfig, DaemonError> {
+async fn engine_config(config: &Config) -> Result<EngineConfig, DaemonError> {
     Ok(EngineConfig {
         device: config.device.clone(),
+        pins: Path::new(BPF_FILE_SYSTEM).join(format!("pias-{}", config.device)),
+        fast: fast_config(config).await?,
         pipeline: PipelineConfig {
             self_id: ProxyId::of(&config.name),
             anycast: config.anycast.clone(),
@@ -266,6 +272,23 @@ fn engine_config(config: &Config) -> Result<EngineConfig, DaemonError> {
             seed: random()?,
         },
     })
+}
+
+/// Where XDP shall work. With `auto`, what is wrong with that is told, and no more.
+async fn fast_config(config: &Config) -> Result<Option<FastConfig>, DaemonError> {
+    let required = match config.engine {
+        config::Engine::Tun => return Ok(None),
+        config::Engine::Auto => false,
+        config::Engine::Xdp => true,
+    };
+    match interfaces::find(&config.interfaces).await {
+        Ok(interfaces) => Ok(Some(FastConfig { interfaces, required })),
+        Err(error) if required => Err(error.into()),
+        Err(error) => {
+            tracing::warn!("the TUN engine forwards alone: {error}");
+            Ok(None)
+        }
+    }
 }
 
 fn node_config(config: &Config) -> NodeConfig {
