@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::env;
 use std::fs;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,6 +18,7 @@ use crate::linkemu::{EmulatedLink, Shape};
 use crate::network::{self, NetworkError, Spaces};
 use crate::plan::{Plan, PlanOptions, Wire};
 use crate::process::{ProcessError, ProcessTable};
+use crate::programs::ENGINE_VARIABLE;
 use crate::topology::{Topology, TopologyError};
 
 /// The file in the state directory that holds the lab's topology.
@@ -64,12 +66,17 @@ struct Changing {
 /// the lab ends when its init does.
 pub fn keep(stage: &Stage) -> Result<Infallible, KeeperError> {
     let topology = Topology::parse(&fs::read_to_string(stage.state.join(TOPOLOGY))?)?;
-    let options = PlanOptions { state: stage.state.clone(), programs: stage.programs.clone() };
+    let (state, programs) = (stage.state.clone(), stage.programs.clone());
+    let xdp = env::var_os(ENGINE_VARIABLE).is_some_and(|engine| engine == "xdp");
+    let options = PlanOptions { state, programs, xdp };
     let plan = Plan::new(&topology, &options);
     let spaces = network::make_hosts(&plan, &stage.state)?;
     let emulated = network::make_wires(&plan, topology.seed, &spaces)?;
     for host in &plan.hosts {
         network::configure_host(host, &plan.wires, &spaces[&host.name])?;
+    }
+    if xdp {
+        network::make_ready_for_xdp(&plan, &spaces)?;
     }
     let mut processes = ProcessTable::new(&stage.state, stage.programs.as_deref());
     for host in &plan.hosts {

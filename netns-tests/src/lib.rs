@@ -62,7 +62,7 @@ pub use fault::Cut;
 pub use host::{Host, Output, RunError, Signal};
 pub use join::{Join, JoinError, Joined};
 pub use lab::{BootTimes, Lab, Options, UpError, default_state_base};
-pub use programs::{MissingProgram, PROGRAMS_VARIABLE};
+pub use programs::{ENGINE_VARIABLE, MissingProgram, PROGRAMS_VARIABLE};
 pub use readiness::NotReady;
 pub use stream::{Questions, Stream, StreamError};
 pub use tool::{Answered, FailedQuery, Heard, HoldReport, QueryReport, clock};

@@ -225,6 +225,8 @@ fn furnish_host(directory: &Path) -> Result<(), NamespaceError> {
         .map_err(failed("make a host's mounts private"))?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)
         .map_err(failed("mount a host's /sys"))?;
+    // Only root may, and only XDP needs it.
+    let _ = mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none);
     mount(Some("tmpfs"), &directory.join("www"), Some("tmpfs"), MsFlags::empty(), none)
         .map_err(failed("mount a host's www directory"))?;
     for (private, seen_at) in PRIVATE {

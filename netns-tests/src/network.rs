@@ -23,12 +23,12 @@ pub enum NetworkError {
         /// What failed.
         source: NamespaceError,
     },
-    /// `ip` or `nft` refused.
+    /// `ip`, `nft` or `ethtool` refused.
     #[error("{what}: {program}: {message}")]
     Refused {
         /// What was being made.
         what: String,
-        /// Which of the two.
+        /// Which of them.
         program: &'static str,
         /// What it wrote.
         message: String,
@@ -112,6 +112,19 @@ fn make_emulated(wire: &Wire, seed: u64, spaces: &Spaces) -> Result<EmulatedLink
     };
     let shape = wire.shape.clone().unwrap_or_default();
     EmulatedLink::start(&wire.name, seed, &shape, [open(0)?, open(1)?]).map_err(failed)
+}
+
+/// Makes the far ends of proxies' wires such that XDP can work at the near ones: they compute the checksums
+/// of what they send, and take frames that XDP sends.
+pub(crate) fn make_ready_for_xdp(plan: &Plan, spaces: &Spaces) -> Result<(), NetworkError> {
+    for (host, interface) in plan.beside_proxies() {
+        let Some(space) = spaces.get(host) else { continue };
+        let arguments = ["-K", interface, "tx", "off", "gro", "on"];
+        space
+            .within(|| feed("ethtool", &arguments, interface, ""))
+            .map_err(|source| NetworkError::Host { host: host.clone(), source })??;
+    }
+    Ok(())
 }
 
 /// Brings a host's interfaces up and gives it its addresses and routes.
@@ -251,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_router_gets_its_bridge_before_the_ports_and_addresses() {
-        let options = PlanOptions { state: "/lab".into(), programs: None };
+        let options = PlanOptions { state: "/lab".into(), programs: None, xdp: false };
         let plan = Plan::new(&Topology::three_pops(), &options);
         let host = plan.hosts.iter().find(|host| host.name == "fra").expect("fra is there");
         let batch = host_batch(host, &plan.wires);
@@ -267,6 +280,16 @@ addr add 10.0.1.2/30 dev t-fra
 addr add 2001:db8:f0:1::2/64 dev t-fra
 ";
         assert_eq!(batch, expected);
+    }
+
+    #[test]
+    fn xdp_asks_something_of_the_ports_that_proxies_are_connected_to() {
+        let options = PlanOptions { state: "/lab".into(), programs: None, xdp: true };
+        let plan = Plan::new(&Topology::three_pops(), &options);
+        let ports: Vec<_> =
+            plan.beside_proxies().map(|(host, port)| (&host[..], &port[..])).collect();
+        assert_eq!(ports.len(), 6, "{ports:?}");
+        assert!(ports.contains(&("fra", "fra1")), "{ports:?}");
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub(crate) struct PlanOptions {
     pub state: PathBuf,
     /// Where piasd, piasctl and pias-join are; none boots without proxies.
     pub programs: Option<PathBuf>,
+    /// Whether proxies forward by XDP, and by the TUN engine only what it passes up.
+    pub xdp: bool,
 }
 
 /// A host's directory in the lab's state directory.
@@ -115,6 +117,16 @@ impl Plan {
         let ports = topology.lans.iter().flat_map(lan_wires);
         let wires = ports.chain(topology.links.iter().map(|link| link_wire(topology, link)));
         Plan { hosts, wires: wires.collect() }
+    }
+
+    /// The far ends of proxies' plain wires: host and interface.
+    pub(crate) fn beside_proxies(&self) -> impl Iterator<Item = &(String, String)> {
+        let is_proxy = |name: &String| {
+            self.hosts.iter().any(|host| host.name == *name && host.role == Role::Proxy)
+        };
+        let plain = self.wires.iter().filter(|wire| wire.shape.is_none());
+        let ends = plain.flat_map(|Wire { ends: [a, b], .. }| [(a, b), (b, a)]);
+        ends.filter_map(move |(end, far)| is_proxy(&end.0).then_some(far))
     }
 }
 
@@ -141,7 +153,7 @@ fn plan_host(topology: &Topology, host: &HostSpec, options: &PlanOptions) -> Hos
         bird::plan(topology, host, &mut plan, &directory);
     }
     if let (Role::Proxy, Some(programs)) = (host.role, &options.programs) {
-        piasd::plan(topology, host, &mut plan, programs);
+        piasd::plan(topology, host, &mut plan, programs, options.xdp);
     }
     if host.role == Role::Target {
         servers::plan(host, &mut plan, &directory);
@@ -272,7 +284,8 @@ mod tests {
     use super::*;
 
     fn three_pops() -> Plan {
-        let options = PlanOptions { state: "/lab".into(), programs: Some("/bin".into()) };
+        let options =
+            PlanOptions { state: "/lab".into(), programs: Some("/bin".into()), xdp: false };
         Plan::new(&Topology::three_pops(), &options)
     }
 

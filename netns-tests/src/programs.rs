@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 /// The environment variable that names their directory.
 pub const PROGRAMS_VARIABLE: &str = "PIAS_BIN_DIR";
 
+/// The environment variable that says by what the lab's proxies forward: `tun`, as without it, or `xdp`.
+pub const ENGINE_VARIABLE: &str = "PIAS_LAB_ENGINE";
+
 /// A program is not where it should be.
 #[derive(Debug, thiserror::Error)]
 #[error(

@@ -24,7 +24,7 @@ use super::{
     EngineConfig, EngineFailure, FastView, Hooks, StartError,
     coalesce::Train,
     device::{Device, Read},
-    fast::Fast,
+    fast::{Fast, FastError},
     hand_over::HandOver,
     linger::Linger,
     mailbox::{Command, Inbox},
@@ -402,7 +402,11 @@ fn with_fast(
     match shared {
         Err(error) if config.required => Err(StartError::Fast(error)),
         Err(error) => {
-            warn!("the TUN engine forwards alone: {error}");
+            let alone_because = format!("the TUN engine forwards alone: {error}");
+            match error {
+                FastError::NoInterface => info!("{alone_because}"),
+                _ => warn!("{alone_because}"),
+            }
             alone()
         }
         done => done.map_err(StartError::Fast),

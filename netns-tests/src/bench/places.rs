@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn the_addresses_are_those_of_the_topology() {
-        let options = PlanOptions { state: "/lab".into(), programs: None };
+        let options = PlanOptions { state: "/lab".into(), programs: None, xdp: false };
         let plan = Plan::new(&topology(), &options);
         let has = |host: &str, address: Ipv4Addr| {
             let host = plan.hosts.iter().find(|plan| plan.name == host).expect("a known host");

@@ -210,7 +210,7 @@ mod tests {
     use crate::plan::{Plan, PlanOptions};
 
     fn config_of(host: &str) -> String {
-        let options = PlanOptions { state: "/lab".into(), programs: None };
+        let options = PlanOptions { state: "/lab".into(), programs: None, xdp: false };
         let plan = Plan::new(&Topology::three_pops(), &options);
         let host = plan.hosts.into_iter().find(|plan| plan.name == host).expect("a known host");
         let file = host.files.into_iter().find(|(path, _)| path.ends_with("bird.conf"));

@@ -3,12 +3,18 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::plan::{HostPlan, ProcessPlan};
+use crate::plan::{HostPlan, ONLY_INTERFACE, ProcessPlan};
 use crate::topology::{HostSpec, Role, Topology};
 
 /// Adds piasd and its configuration to a proxy's plan.
-pub(crate) fn plan(topology: &Topology, host: &HostSpec, plan: &mut HostPlan, programs: &Path) {
-    let text = config(topology, host);
+pub(crate) fn plan(
+    topology: &Topology,
+    host: &HostSpec,
+    plan: &mut HostPlan,
+    programs: &Path,
+    xdp: bool,
+) {
+    let text = config(topology, host, xdp);
     plan.files.push((PathBuf::from("etc-pias/piasd.toml"), text));
     let piasd = programs.join("piasd").display().to_string();
     let command = [piasd.as_str(), "--config", "/etc/pias/piasd.toml"];
@@ -31,7 +37,7 @@ pub(crate) fn unicast(topology: &Topology, proxy: &str) -> Vec<IpAddr> {
 }
 
 /// The text of `/etc/pias/piasd.toml`: every other proxy is a seed.
-fn config(topology: &Topology, host: &HostSpec) -> String {
+fn config(topology: &Topology, host: &HostSpec, xdp: bool) -> String {
     let name = &host.name;
     let cluster = host.cluster.as_deref().unwrap_or_default();
     let prefixes = list(&topology.anycast.prefixes);
@@ -50,6 +56,7 @@ fn config(topology: &Topology, host: &HostSpec) -> String {
             format!("\n[[group]]\naddress = \"{}\"\npolicy = \"{}\"\n", group.address, group.policy)
         })
         .collect();
+    let engine = if xdp { "xdp" } else { "tun" };
     format!(
         "name    = \"{name}\"
 cluster = \"{cluster}\"
@@ -64,6 +71,10 @@ nat     = {nat}
 [overlay]
 seeds = [
 {seeds}]
+
+[datapath]
+engine = \"{engine}\"
+interfaces = [\"{ONLY_INTERFACE}\"]
 
 [tls]
 certificate-authority = \"/etc/pias/ca.pem\"
@@ -90,11 +101,12 @@ mod tests {
         let (address, policy) = ("203.0.113.10:53".to_owned(), "random".to_owned());
         topology.groups.push(GroupSpec { address, policy });
         let host = topology.host("fra1").expect("fra1 is in the topology");
-        let text = config(&topology, host);
+        let text = config(&topology, host, true);
         let parsed: toml::Table = text.parse().expect("valid TOML");
         assert_eq!(parsed["cluster"].as_str(), Some("fra"));
         assert_eq!(parsed["proxy"]["unicast"][0].as_str(), Some("198.51.100.11"));
         assert_eq!(parsed["proxy"]["nat"][1].as_str(), Some("2001:db8:1:100::11"));
+        assert_eq!(parsed["datapath"]["engine"].as_str(), Some("xdp"));
         assert_eq!(parsed["group"][0]["policy"].as_str(), Some("random"));
         assert_eq!(parsed["overlay"]["seeds"].as_array().map(Vec::len), Some(5));
     }
