@@ -64,7 +64,7 @@ struct device {
 };
 
 enum { NATIVE = 1, GENERIC = 2 };
-/* Its own frames can leave by it again; those that came in elsewhere can. */
+/* What came in there can leave by XDP_TX; anything can by XDP_REDIRECT. */
 enum { BOUNCES = 1, TAKES = 2 };
 
 /* Another proxy, by the index of its handle. */

@@ -220,17 +220,20 @@ INLINE int write_headers(struct xdp_md *ctx, const struct packet *packet, const 
 struct path {
     int v6;
     u16 port;
+    /* XDP_TX or XDP_REDIRECT. */
+    int way;
     struct hop hop;
 };
 
-/* Whether what came in at `from` can leave by the interface of this index. What cannot is passed up: to
- * send it would lose it, and nobody would know. */
-INLINE int can_leave(struct xdp_md *ctx, const struct device *from, u32 ifindex)
+/* How what came in at `from` leaves by the interface of this index: XDP_TX or XDP_REDIRECT. XDP_PASS where
+ * it cannot: to send it would lose it, and nobody would know. */
+INLINE int way_out(struct xdp_md *ctx, const struct device *from, u32 ifindex)
 {
-    if (ifindex == ctx->ingress_ifindex)
-        return from->mode == GENERIC || from->sends & BOUNCES;
+    int generic = from->mode == GENERIC;
+    if (ifindex == ctx->ingress_ifindex && (generic || from->sends & BOUNCES))
+        return XDP_TX;
     const struct device *to = map_lookup(&DEVICE, &ifindex);
-    return to != 0 && to->mode != 0 && (from->mode == GENERIC || to->sends & TAKES);
+    return to != 0 && to->mode != 0 && (generic || to->sends & TAKES) ? XDP_REDIRECT : XDP_PASS;
 }
 
 /* Finds the path to a peer; fails where XDP cannot send this packet there. */
@@ -243,8 +246,10 @@ INLINE int find_path(struct xdp_md *ctx, const struct packet *packet, u64 hash, 
     /* Without a checksum inside, the outer one would take all of the packet to compute. */
     if (path->port == 0 || length > peer->mtu || (path->v6 && packet->unsummed))
         return 0;
-    return find_hop(ctx, peer, path->v6, epoch, length, &path->hop) && length <= path->hop.mtu
-           && can_leave(ctx, from, path->hop.ifindex);
+    if (!find_hop(ctx, peer, path->v6, epoch, length, &path->hop) || length > path->hop.mtu)
+        return 0;
+    path->way = way_out(ctx, from, path->hop.ifindex);
+    return path->way != XDP_PASS;
 }
 
 /* Sends a packet straight to its JAP. */
@@ -255,7 +260,7 @@ INLINE int send_to_peer(struct xdp_md *ctx, const struct packet *packet, const s
     if (!write_headers(ctx, packet, peer, path->v6, &path->hop, path->port))
         return XDP_ABORTED;
     count(PATH_INGRESS_DIRECT);
-    return path->hop.ifindex == ctx->ingress_ifindex ? XDP_TX : redirect(path->hop.ifindex, 0);
+    return path->way == XDP_TX ? XDP_TX : redirect(path->hop.ifindex, 0);
 }
 
 #endif

@@ -44,6 +44,7 @@ use proptest::{
 };
 
 const PASS: u32 = 2;
+const TRANSMIT: u32 = 3;
 const REDIRECT: u32 = 4;
 /// Sequences of packets and updates that are tried.
 const CASES: u32 = 64;
@@ -132,8 +133,24 @@ impl Two {
 }
 
 fn run<'a>(program: &mut Program, frame: &[u8], out: &'a mut [u8]) -> (u32, &'a [u8]) {
-    let options =
-        TestRunOptions { data_in: Some(frame), data_out: Some(out), ..TestRunOptions::new() };
+    run_at(program, LOOPBACK, frame, out)
+}
+
+/// What becomes of a frame that comes in by this interface.
+fn run_at<'a>(
+    program: &mut Program,
+    interface: u32,
+    frame: &[u8],
+    out: &'a mut [u8],
+) -> (u32, &'a [u8]) {
+    // `struct xdp_md`, of which this much is read.
+    let context = [0, frame.len() as u32, 0, interface, 0, 0].map(u32::to_ne_bytes).concat();
+    let options = TestRunOptions {
+        ctx_in: Some(&context),
+        data_in: Some(frame),
+        data_out: Some(out),
+        ..TestRunOptions::new()
+    };
     let result = program.get("pias").unwrap().test_run(options).unwrap();
     (result.return_value, &out[..result.data_size_out as usize])
 }
@@ -342,6 +359,26 @@ fn what_an_interface_cannot_send_is_passed_up() {
         two.tables.set_device(LOOPBACK, Some(Device { mode: Mode::Generic, ..device(false) }));
         assert_eq!(verdict(&mut two), REDIRECT, "the kernel's networking sends them");
         assert_eq!(two.program.path(Path::IngressDirect), 1, "what is passed up is not counted");
+    });
+}
+
+#[test]
+fn what_leaves_by_the_interface_that_it_came_in_by_is_sent_as_that_allows() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let (mut two, mut next) = with_peer();
+        for (bounces, takes, expected) in [
+            (true, true, TRANSMIT),
+            (true, false, TRANSMIT),
+            (false, true, REDIRECT),
+            (false, false, PASS),
+        ] {
+            two.tables.set_device(near(), Some(Device { bounces, takes, ..device(false) }));
+            let (verdict, _) = run_at(&mut two.program, near(), &next(), &mut [0; 2048]);
+            assert_eq!(verdict, expected, "{bounces} {takes}");
+        }
     });
 }
 

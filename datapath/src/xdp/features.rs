@@ -24,9 +24,10 @@ const NDO_XMIT: u64 = 1 << 2;
 /// What can be sent by an interface from XDP in its driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sends {
-    /// The frames that came in there.
+    /// Frames that came in there, by `XDP_TX`. Not by a veth, which does so without waking the other end
+    /// where that has no program: there they would wait.
     pub bounces: bool,
-    /// Frames that came in elsewhere.
+    /// Any frames, by `XDP_REDIRECT`.
     pub takes: bool,
 }
 
@@ -51,12 +52,10 @@ impl Features {
     #[must_use]
     pub fn of(&self, index: u32, is_veth: bool) -> Sends {
         let Some((router, family)) = &self.router else {
-            // A driver that runs a program sends what came in there; of veth that is not so.
             return Sends { bounces: !is_veth, takes: false };
         };
         let features = ask(router, *family, index).ok().flatten().unwrap_or(0);
-        let takes = features & NDO_XMIT != 0;
-        Sends { bounces: features & BASIC != 0 && (takes || !is_veth), takes }
+        Sends { bounces: features & BASIC != 0 && !is_veth, takes: features & NDO_XMIT != 0 }
     }
 }
 

@@ -122,9 +122,9 @@ pub struct Device {
     pub mac: [u8; 6],
     /// How.
     pub mode: Mode,
-    /// Whether its own frames can leave by it again.
+    /// Whether frames that came in there can leave by `XDP_TX`.
     pub bounces: bool,
-    /// Whether frames that came in elsewhere can leave by it.
+    /// Whether frames, wherever they came in, can leave by `XDP_REDIRECT`.
     pub takes: bool,
 }
 
