@@ -241,9 +241,15 @@ impl Table {
         listed.iter().filter_map(usable).filter(move |drawn| Some(drawn.candidate.tier) == tier)
     }
 
-    /// All groups of which something is known as an ingress.
-    pub fn groups(&self) -> impl Iterator<Item = &GroupKey> {
-        self.groups.keys()
+    /// The groups whose flows may go elsewhere because of what happened to a proxy: it is a candidate of
+    /// theirs, or may stand in for one that is gone.
+    pub fn groups_around(&self, id: ProxyId) -> impl Iterator<Item = &GroupKey> {
+        let concerns = move |proxy: ProxyId| proxy == id || self.as_join(proxy).is_none();
+        let listed = move |known: &Group| match &known.entry {
+            IngressEntry::Candidates(candidates) => candidates.iter().any(|c| concerns(c.proxy)),
+            _ => false,
+        };
+        self.groups.iter().filter(move |(_, known)| listed(known)).map(|(group, _)| group)
     }
 
     /// A live proxy as a flow's JAP.

@@ -152,8 +152,7 @@ impl Tables {
                     Some(handle) => self.set_peer(handle, table, underlay_mtu),
                     None => self.drop_peers(table),
                 }
-                // Its heir may stand in for it in any of them.
-                table.groups().try_for_each(|group| self.set_group(group, table))
+                table.groups_around(id).try_for_each(|group| self.set_group(group, table))
             }
         }
     }

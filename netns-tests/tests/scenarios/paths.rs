@@ -87,7 +87,8 @@ fn the_first_packet_goes_through_the_rendezvous_and_every_later_one_straight_to_
 
         let before = ingress.paths().expect("counters");
         let filter = format!("udp dst port 6081 and src host {}", unicast(&lab, "fra1"));
-        let capture = ingress.capture("eth0", &filter).expect("tcpdump");
+        // At its router's port: what XDP sends, tcpdump does not see on the proxy itself.
+        let capture = lab.host("fra").capture("fra1", &filter).expect("tcpdump");
         // Routing spreads flows over fra1 and fra2.
         for _ in 0..16 {
             let answer = lab.host("c-fra").ask_dns(&address, Transport::Udp).expect("dig");
