@@ -62,7 +62,7 @@ pub use fast::{FastConfig, FastError, FastView};
 pub use hand_over::{HandOver, TunDevice};
 use mailbox::{Command, Inbox, Mailbox};
 pub use registration::Datagram;
-pub use sources::Senders;
+pub use sources::Prepared;
 use sources::Sources;
 use worker::Worker;
 
@@ -180,11 +180,11 @@ pub fn start(config: EngineConfig, hooks: Hooks) -> Result<Engine, StartError> {
 pub fn take_over(
     config: EngineConfig,
     hooks: Hooks,
-    senders: Senders,
+    prepared: Prepared,
     device: TunDevice,
     tunnels: Vec<UdpSocket>,
 ) -> Result<Engine, StartError> {
-    let sources = Sources::adopt(&config, senders, device, tunnels)?;
+    let sources = Sources::adopt(&config, prepared, device, tunnels)?;
     run(config, hooks, |config, hooks, inbox| Worker::paused(config, hooks, inbox, sources))
 }
 

@@ -18,19 +18,19 @@ use pias_protocol::{
     geneve::{Header, HeaderError},
     time::Time,
 };
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     EngineConfig, EngineFailure, FastView, Hooks, StartError,
     coalesce::Train,
     device::{Device, Read},
-    fast::{Fast, FastError},
+    fast::Fast,
     hand_over::HandOver,
     linger::Linger,
     mailbox::{Command, Inbox},
     outbox::Outbox,
     registration,
-    sources::Sources,
+    sources::{Prepared, Sources},
     tunnel::Receiver,
 };
 use crate::{
@@ -106,11 +106,10 @@ impl Worker {
         config: EngineConfig,
         hooks: Hooks,
         inbox: Inbox,
-        Sources { device, receivers, outbox }: Sources,
+        Sources { device, receivers, prepared: Prepared { outbox, pipeline, fast } }: Sources,
     ) -> Result<Self, StartError> {
         let thread = |errno: Errno| StartError::Thread(errno.into());
         let epoll = wait_for(&inbox).map_err(thread)?;
-        let (fast, pipeline) = with_fast(&config, &outbox)?;
         if let Some(fast) = &fast {
             epoll.add(fast, readable(ROUTES)).map_err(thread)?;
         }
@@ -386,30 +385,6 @@ impl Worker {
             Command::HandOver(answer) => drop(answer.try_send(self.hand_over())),
         }
         Ok(())
-    }
-}
-
-/// The pipeline, and XDP in front of it where that can be had.
-fn with_fast(
-    EngineConfig { pipeline, pins, fast, .. }: &EngineConfig,
-    outbox: &Outbox,
-) -> Result<(Option<Fast>, Pipeline), StartError> {
-    let alone = || Ok((None, Pipeline::new(pipeline.clone())));
-    let Some(config) = fast else { return alone() };
-    let loaded = Fast::load(config, pins.clone(), pipeline, outbox);
-    let shared = loaded
-        .and_then(|(fast, shared)| Ok((Some(fast), Pipeline::sharing(pipeline.clone(), shared)?)));
-    match shared {
-        Err(error) if config.required => Err(StartError::Fast(error)),
-        Err(error) => {
-            let alone_because = format!("the TUN engine forwards alone: {error}");
-            match error {
-                FastError::NoInterface => info!("{alone_because}"),
-                _ => warn!("{alone_because}"),
-            }
-            alone()
-        }
-        done => done.map_err(StartError::Fast),
     }
 }
 

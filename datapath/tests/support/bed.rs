@@ -18,7 +18,7 @@ use std::{
 use pias_datapath::{
     engine::{
         self, Datagram, Engine, EngineConfig, EngineFailure, EngineHandle, FastConfig, HandOver,
-        Hooks, Senders, StartError,
+        Hooks, Prepared, StartError,
     },
     limits::Limits,
     pipeline::PipelineConfig,
@@ -170,8 +170,8 @@ impl Proxy {
         legacy: HandOver,
     ) -> Result<Self, StartError> {
         run(host, name, unicast, "pias0", fast, move |config, hooks| {
-            let senders = Senders::bind(&config.pipeline.unicast)?;
-            engine::take_over(config, hooks, senders, legacy.device, legacy.tunnels)
+            let prepared = Prepared::new(&config)?;
+            engine::take_over(config, hooks, prepared, legacy.device, legacy.tunnels)
         })
     }
 

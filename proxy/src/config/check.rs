@@ -311,10 +311,8 @@ fn numbers(file: &file::File, found: &mut Found) -> Numbers {
         bad(at, "wait: at most 10m".to_owned());
     }
     let device = file.tunnel.device.as_ref().map_or("pias0", |device| device.get_ref()).to_owned();
-    if let Some(spanned) = &file.tunnel.device {
-        if !is_device(&device) {
-            bad(spanned.span().start, no_device(&device));
-        }
+    if let Some(spanned) = file.tunnel.device.as_ref().filter(|_| !is_device(&device)) {
+        bad(spanned.span().start, no_device(&device));
     }
     let mtu = file.tunnel.mtu.as_ref().map_or(1500, |mtu| *mtu.get_ref());
     if let Some(spanned) = file.tunnel.mtu.as_ref().filter(|_| mtu < 1380) {

@@ -89,10 +89,10 @@ pub async fn run(config: Config, command: Command, take_over: bool) -> Result<()
 /// Goes on where the running piasd ends. Starts anew where there is none, or it dies meanwhile.
 async fn start_in_place(config: &Config, command: Command) -> Result<Running, DaemonError> {
     let (socket, hello) = (hand_over::socket_path(&config.admin_socket), Hello::of(config));
-    // What takes long is done before anything stands still: the sockets, and the first random number,
-    // for which entropy is gathered for a tenth of a second.
-    let senders = engine::Senders::bind(&config.unicast)?;
-    start::random()?;
+    // What takes long is done before anything stands still: the sockets, the tables, XDP's programs, and
+    // the first random number, for which entropy is gathered for a tenth of a second.
+    let engine_config = start::engine_config(config).await?;
+    let prepared = engine::Prepared::new(&engine_config)?;
     let asked = spawn_blocking(move || hand_over::connect(&socket, &hello)?.ask()).await;
     let (legacy, taking) = match asked.unwrap_or(Err(TakeError::Died)) {
         Ok(taken) => taken,
@@ -102,7 +102,7 @@ async fn start_in_place(config: &Config, command: Command) -> Result<Running, Da
         }
         Err(error) => return Err(error.into()),
     };
-    match Running::start(config, command, Some((legacy, senders))).await {
+    match Running::start(config, command, Some((legacy, engine_config, prepared))).await {
         Ok(running) => {
             taking.taken();
             Ok(running)

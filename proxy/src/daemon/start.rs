@@ -3,7 +3,7 @@
 use std::{net::TcpListener, path::Path, sync::Arc, time::Instant};
 
 use pias_datapath::{
-    engine::{self, EngineConfig, EngineFailure, FastConfig, HandOver, Hooks, Senders},
+    engine::{self, EngineConfig, EngineFailure, FastConfig, HandOver, Hooks, Prepared},
     limits::Limits,
     pipeline::{PipelineConfig, Tables},
 };
@@ -33,17 +33,17 @@ const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 /// A legacy, in the parts that use it.
 #[derive(Default)]
 struct Handed {
-    engine: Option<(HandOver, Senders)>,
+    engine: Option<HandOver>,
     node: Option<NodeState>,
     overlay: Option<Vec<std::net::UdpSocket>>,
     metrics: Option<TcpListener>,
 }
 
-impl From<(Legacy, Senders)> for Handed {
-    fn from((legacy, senders): (Legacy, Senders)) -> Self {
+impl From<Legacy> for Handed {
+    fn from(legacy: Legacy) -> Self {
         let Legacy { engine, node, overlay, metrics } = legacy;
         Self {
-            engine: Some((engine, senders)),
+            engine: Some(engine),
             node: Some(node),
             overlay: Some(overlay),
             metrics: Some(metrics),
@@ -57,10 +57,13 @@ impl Running {
     pub(super) async fn start(
         config: &Config,
         command: Command,
-        legacy: Option<(Legacy, Senders)>,
+        legacy: Option<(Legacy, EngineConfig, Prepared)>,
     ) -> Result<Self, DaemonError> {
-        let handed = legacy.map(Handed::from).unwrap_or_default();
-        let anew = handed.engine.is_none();
+        let anew = legacy.is_none();
+        let (handed, engine_config, prepared) = match legacy {
+            Some((legacy, config, prepared)) => (legacy.into(), config, Some(prepared)),
+            None => (Handed::default(), engine_config(config).await?, None),
+        };
         if anew {
             admin::check_free(&config.admin_socket)?;
         }
@@ -69,9 +72,9 @@ impl Running {
         let (event, events) = mpsc::channel(limits::BRAIN_EVENTS);
         let (datagram, datagrams) = mpsc::channel(limits::REGISTRATION_QUEUE);
         let (end, ended) = oneshot::channel();
-        let engine_config = engine_config(config).await?;
         let hooks = hooks(event, datagram, end);
-        let (engine, flows) = start_engine(engine_config, hooks, handed.engine)?;
+        let to_take = handed.engine.zip(prepared);
+        let (engine, flows) = start_engine(engine_config, hooks, to_take)?;
         let overlay = start_overlay(config, handed.overlay, input.clone(), &counters)?;
         let join = start_join(config, engine.handle(), datagrams, input, &counters)?;
         let (announcer, announce) = watch::channel(false);
@@ -158,10 +161,10 @@ fn hooks(
 fn start_engine(
     config: EngineConfig,
     hooks: Hooks,
-    handed: Option<(HandOver, Senders)>,
+    handed: Option<(HandOver, Prepared)>,
 ) -> Result<(engine::Engine, Option<Tables>), DaemonError> {
-    if let Some((HandOver { device, tunnels, tables }, senders)) = handed {
-        let engine = engine::take_over(config, hooks, senders, device, tunnels)?;
+    if let Some((HandOver { device, tunnels, tables }, prepared)) = handed {
+        let engine = engine::take_over(config, hooks, prepared, device, tunnels)?;
         return Ok((engine, Some(tables)));
     }
     let engine = engine::start(config, hooks)?;
@@ -257,7 +260,7 @@ fn forward(handle: engine::EngineHandle) -> brain::Forward {
     })
 }
 
-async fn engine_config(config: &Config) -> Result<EngineConfig, DaemonError> {
+pub(super) async fn engine_config(config: &Config) -> Result<EngineConfig, DaemonError> {
     Ok(EngineConfig {
         device: config.device.clone(),
         pins: Path::new(BPF_FILE_SYSTEM).join(format!("pias-{}", config.device)),
