@@ -1,5 +1,6 @@
 # make demo    the whole product on this machine, on real traffic, in about two minutes (root)
-# make test    every test: unit, property, golden vectors, corpora, simulation, lab (root for the lab)
+# make test    every test: unit, property, golden vectors, corpora, simulation, and the lab with each engine
+#              (root for the lab)
 # make lint    formatting, clippy, documentation; warnings are errors
 # make bench   the TUN engine against nftables and nginx, a join proxy's crash in the lab, and
 #              membership in the simulator: at a tenth of the size, or, as the goals ask, at 20,000
@@ -31,6 +32,7 @@ demo: deps
 test: deps
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace --no-fail-fast
+	PIAS_LAB_ENGINE=xdp $(CARGO) test -p pias-lab --test scenarios --no-fail-fast
 
 lint:
 	$(CARGO) fmt --all --check
