@@ -10,16 +10,11 @@ use pias_datapath::{
     engine::{Datagram, EngineFailure},
 };
 use support::{
-    bed::{Bed, FAR, NEAR, Proxy, socket},
+    bed::{Bed, FAR, GROUPS, NEAR, Proxy, TARGETS, socket},
     hosts::{Host, privileged, wait_for},
     traffic::{assert_echo, assert_spoken, echo_service, tcp_there_and_back, udp_client},
 };
 
-const GROUPS: [[&str; 2]; 2] = [
-    ["203.0.113.10:7/udp", "203.0.113.10:7/tcp"],
-    ["[2001:db8:a::10]:7/udp", "[2001:db8:a::10]:7/tcp"],
-];
-const TARGETS: [&str; 2] = ["10.3.0.2:7", "[2001:db8:3::2]:7"];
 const BULK: usize = 32 << 20;
 
 /// A bed whose near proxy delivers to the target itself.

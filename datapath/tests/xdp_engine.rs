@@ -25,16 +25,11 @@ use pias_datapath::{
     xdp::{Interface, layout::Mode},
 };
 use support::{
-    bed::{BPF_DIRECTORY, Bed, FAR, NEAR, Proxy, key, socket, try_start},
+    bed::{BPF_DIRECTORY, Bed, FAR, GROUPS, NEAR, Proxy, TARGETS, key, socket, try_start},
     hosts::{Host, privileged, wait_for},
     traffic::{assert_echo, assert_spoken, echo_service, tcp_there_and_back, udp_client},
 };
 
-const GROUPS: [[&str; 2]; 2] = [
-    ["203.0.113.10:7/udp", "203.0.113.10:7/tcp"],
-    ["[2001:db8:a::10]:7/udp", "[2001:db8:a::10]:7/tcp"],
-];
-const TARGETS: [&str; 2] = ["10.3.0.2:7", "[2001:db8:3::2]:7"];
 /// Endpoints of the near and of the far proxy.
 const TUNNELS: [[&str; 2]; 2] = [["10.2.0.1", "10.2.0.2"], ["2001:db8:2::1", "2001:db8:2::2"]];
 const BULK: usize = 8 << 20;

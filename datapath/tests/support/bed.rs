@@ -35,6 +35,13 @@ use super::hosts::{End, Host};
 pub(crate) const NEAR: &str = "near";
 pub(crate) const FAR: &str = "far";
 
+/// Groups of both families, over UDP and TCP, and the target of each family.
+pub(crate) const GROUPS: [[&str; 2]; 2] = [
+    ["203.0.113.10:7/udp", "203.0.113.10:7/tcp"],
+    ["[2001:db8:a::10]:7/udp", "[2001:db8:a::10]:7/tcp"],
+];
+pub(crate) const TARGETS: [&str; 2] = ["10.3.0.2:7", "[2001:db8:3::2]:7"];
+
 /// Where hosts have a BPF file system, if they do.
 pub(crate) const BPF_DIRECTORY: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/bpf");
 
