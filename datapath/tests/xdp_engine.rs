@@ -44,7 +44,6 @@ fn fast(bed: &Bed) -> FastConfig {
         Interface { index, name: name.to_owned(), mac: [2, 0, 0, 0, 0, 1], is_veth: true }
     };
     let interfaces = [("client", &bed.client), (FAR, &bed.far)].map(interface).to_vec();
-    mount_bpf(&bed.near);
     FastConfig { interfaces, required: true }
 }
 
@@ -60,8 +59,16 @@ fn mount_bpf(host: &Host) {
 }
 
 /// Two proxies, the near one with XDP.
-fn with_xdp([near_unicast, far_unicast]: [&str; 2]) -> (Bed, FastConfig, Proxy, Proxy) {
+fn with_xdp(tunnel: [&str; 2]) -> (Bed, FastConfig, Proxy, Proxy) {
     let bed = Bed::new();
+    mount_bpf(&bed.near);
+    with_xdp_on(bed, tunnel)
+}
+
+fn with_xdp_on(
+    bed: Bed,
+    [near_unicast, far_unicast]: [&str; 2],
+) -> (Bed, FastConfig, Proxy, Proxy) {
     let config = fast(&bed);
     let near = Proxy::start_with(&bed.near, NEAR, &[near_unicast], Some(config.clone()));
     let far = Proxy::start(&bed.far, FAR, &[far_unicast]);
@@ -267,6 +274,24 @@ fn the_next_engine_takes_the_program_s_place_and_nothing_is_lost() {
     assert_spoken(&mut talk, b"after");
     let (sent, received) = tcp_there_and_back(&bed.client, socket(stream), BULK);
     assert_eq!(sent, received);
+}
+
+#[test]
+fn without_a_bpf_file_system_the_next_engine_attaches_its_program_anew() {
+    if !privileged() {
+        return;
+    }
+    let (bed, config, near, _far) = with_xdp_on(Bed::new(), TUNNELS[0]);
+    near.handle.pause().unwrap();
+    let legacy = near.handle.hand_over().unwrap().unwrap();
+    assert!(modes(&near).iter().all(Result::is_err), "{:?}", modes(&near));
+    let unicast = [TUNNELS[0][0]];
+    let next = Proxy::take_over(&bed.near, NEAR, &unicast, Some(config), legacy).unwrap();
+    tell(&next, TUNNELS[0][1]);
+    next.handle.resume().unwrap();
+    assert_eq!(modes(&next), [Ok(Mode::Native), Ok(Mode::Native)]);
+    near.engine.stop();
+    assert_echo(&udp_client(&bed.client, socket(GROUPS[0][0])), b"after");
 }
 
 #[test]

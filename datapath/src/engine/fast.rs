@@ -149,9 +149,10 @@ impl Fast {
                 let (name, pins) = (&interface.name, self.pins.display());
                 warn!(
                     interface = name,
-                    "XDP is not handed over ({pins}: {error}): the next process attaches it anew; \
-                     mount bpffs at /sys/fs/bpf"
+                    "XDP is taken off, and the next process attaches it anew: it cannot be handed \
+                     over by {pins} ({error}); mount bpffs at /sys/fs/bpf"
                 );
+                *attached = Err(error.to_string());
             }
         }
     }

@@ -148,8 +148,7 @@ impl Attached {
     /// this process ends.
     ///
     /// # Errors
-    /// What the kernel says. Where the directory is in no BPF file system, the program is off the interface
-    /// from then on.
+    /// What the kernel says; then this is to be dropped.
     pub fn pin(&mut self, interface: &Interface, directory: &Path) -> io::Result<()> {
         fs::create_dir_all(directory)?;
         if let Link::Held(link) = std::mem::replace(&mut self.link, Link::Lost) {
