@@ -13,6 +13,13 @@ enum {
     GENEVE_PORT = 6081,
     PIAS_PORT = 7427,
     DEVICES = 65536,
+    /* NAT ports of flows, and how many are looked at for a new one before user space is asked. */
+    FIRST_FLOW_PORT = 1024,
+    FLOW_PORTS = 64000,
+    PORT_SAMPLE = 32,
+    /* Slots that are looked at for a flow to give up, and how many that could go are compared. */
+    EVICTION_LOOK = 64,
+    EVICTION_SAMPLE = 16,
 };
 
 /* One address, by words as they lie in memory. */
@@ -35,6 +42,18 @@ struct config {
     struct address nat[2];
     /* Ports that tunnel packets are sent from over IPv4 and IPv6, as in a packet; 0: family unused. */
     u16 source_port[2][SOURCE_PORTS];
+    /* This proxy's tunnel endpoints over IPv4 and IPv6; unspecified where there is none. */
+    struct address unicast[2];
+    /* Slots of the table of translated flows, and most embryonic flows among them. */
+    u32 nat_flows;
+    u32 nat_embryonic;
+    /* Buckets of cells, less one, of which there are a power of two; and places of the ring of free slots,
+     * less one. */
+    u32 nat_buckets_mask;
+    u32 nat_free_mask;
+    /* What the tunnel to an ingress that is this proxy would leave room for. */
+    u32 own_inner_mtu;
+    u32 zero_too;
 };
 
 /* One element: what piasd changes all the time. */
@@ -91,6 +110,28 @@ struct peer {
 
 enum { HOP_BUSY = 0xFFFFFFFF };
 
+/* A target of this proxy, by the index of its handle. */
+struct target {
+    /* The generation of its handle: a flow of another generation has another target, or none. */
+    u32 generation;
+    /* Whether its flows go on: it is up, or draining. */
+    u8 live;
+    u8 v6;
+    /* As in a packet. */
+    u16 port;
+    struct address address;
+    /* The id of its lease. */
+    u64 lease;
+    /* When a new flow to it was last told of, and when one that was answered, in ticks. */
+    u32 told_new;
+    u32 told_answer;
+    /* Its next hop, as of a peer. */
+    u32 hop_epoch;
+    u32 ifindex;
+    u32 macs[3];
+    u32 hop_mtu;
+};
+
 struct group_key {
     struct address address;
     u16 port;
@@ -144,9 +185,58 @@ struct elsewhere {
     u8 counters[ELSEWHERE_SLOT];
 };
 
+/* A translated flow: two cache lines. See src/flow/nat/entry.rs. */
+struct nat_flow {
+    u64 meta;
+    struct address client;
+    struct address group;
+    u64 target;
+    u32 created;
+    u32 last;
+    u64 hash;
+    struct address target_address;
+    struct address nat;
+    u16 target_port;
+    u16 nat_port;
+    /* User space's own. */
+    u32 notes;
+    /* The handle of the ingress; NO_HANDLE where it is this proxy. */
+    u64 ingress;
+    u64 lease;
+    u64 pinned;
+};
+
+#define NO_HANDLE 0x00000000FFFFFFFFULL
+
+enum { CELLS = 8 };
+
+/* Cells of one bucket: the tag of a flow above, the number of its slot and 1 below; 0 where free. */
+struct cells {
+    u64 cell[CELLS];
+};
+
+/* One element: what stands beside the translated flows. */
+struct nat_state {
+    /* Slots taken from the ring of free ones, ever, and put into it. */
+    u64 taken;
+    u64 given;
+    /* Slots that were ever used: those from here on are free, too. */
+    u64 fresh;
+    /* Embryonic flows: signed. */
+    u64 embryonic;
+    /* The last identification that was given to a packet that may be fragmented. */
+    u64 next_id;
+    /* Whether a mate wants to hear of flows that become others than they were. */
+    u64 wanted;
+    u64 reserved[2];
+};
+
 /* Counters: the numbers of Path and, behind them, DropReason. */
 enum {
     PATH_INGRESS_DIRECT = 0,
+    PATH_INGRESS_LOCAL = 2,
+    PATH_JOIN_DELIVER = 4,
+    PATH_JOIN_RETURN = 5,
     PATH_FLOW_EVICTED = 22,
     COUNTERS = 128,
 };

@@ -62,6 +62,83 @@ struct {
     TYPE(value, u64);
 } COUNTS SEC(".maps");
 
+/* Targets of this proxy. */
+struct {
+    UINT(type, MAP_ARRAY);
+    UINT(max_entries, 1); /* set by the loader, as of all maps of translated flows */
+    UINT(map_flags, MAP_MMAPABLE);
+    TYPE(key, u32);
+    TYPE(value, struct target);
+} TARGETS SEC(".maps");
+
+/* Targets that take new flows, by group: as candidates, each by its index among the targets, its lease being its
+ * id. A group of more targets than fit is not here. */
+struct {
+    UINT(type, MAP_HASH);
+    UINT(max_entries, 1);
+    UINT(map_flags, MAP_NO_PREALLOC);
+    TYPE(key, struct group_key);
+    TYPE(value, struct group);
+} JOINED SEC(".maps");
+
+/* Handles of live peers by their tunnel endpoints. */
+struct {
+    UINT(type, MAP_HASH);
+    UINT(max_entries, 1);
+    UINT(map_flags, MAP_NO_PREALLOC);
+    TYPE(key, struct address);
+    TYPE(value, u64);
+} TUNNELS SEC(".maps");
+
+struct {
+    UINT(type, MAP_ARRAY);
+    UINT(max_entries, 1);
+    UINT(map_flags, MAP_MMAPABLE);
+    TYPE(key, u32);
+    TYPE(value, struct nat_flow);
+} NAT_FLOWS SEC(".maps");
+
+/* Cells of translated flows by the client's side, and by the target's. */
+struct {
+    UINT(type, MAP_ARRAY);
+    UINT(max_entries, 1);
+    UINT(map_flags, MAP_MMAPABLE);
+    TYPE(key, u32);
+    TYPE(value, struct cells);
+} NAT_FORWARD SEC(".maps");
+
+struct {
+    UINT(type, MAP_ARRAY);
+    UINT(max_entries, 1);
+    UINT(map_flags, MAP_MMAPABLE);
+    TYPE(key, u32);
+    TYPE(value, struct cells);
+} NAT_REVERSE SEC(".maps");
+
+/* A ring of slots that were given back. */
+struct {
+    UINT(type, MAP_ARRAY);
+    UINT(max_entries, 1);
+    UINT(map_flags, MAP_MMAPABLE);
+    TYPE(key, u32);
+    TYPE(value, u64);
+} NAT_FREE SEC(".maps");
+
+struct {
+    UINT(type, MAP_ARRAY);
+    UINT(max_entries, 1);
+    UINT(map_flags, MAP_MMAPABLE);
+    TYPE(key, u32);
+    TYPE(value, struct nat_state);
+} NAT_STATE SEC(".maps");
+
+/* Translated flows that user space should look at, each as the version and the slot of its entry: 1 << 32 times
+ * the one, and the other. */
+struct {
+    UINT(type, MAP_RINGBUF);
+    UINT(max_entries, 1 << 20);
+} FLOWS SEC(".maps");
+
 /* Keys of groups whose candidates were used, each at most once a second. */
 struct {
     UINT(type, MAP_RINGBUF);

@@ -44,7 +44,7 @@ pub fn client_sent_again(
     now: Time,
 ) -> Option<ForwardingEvent> {
     let known = nat.get(flow)?;
-    if known.answered || known.judged || now.since(known.created) < PAIR_WITHIN {
+    if known.answered || known.judged || known.created.age(now) < PAIR_WITHIN {
         return None;
     }
     unanswered(nat, table, flow, now)
@@ -57,11 +57,10 @@ pub fn unanswered(
     flow: Handle,
     now: Time,
 ) -> Option<ForwardingEvent> {
-    let known = nat.get_mut(flow)?;
-    if known.answered || known.judged {
+    let known = nat.get(flow)?;
+    if !nat.judge(flow) {
         return None;
     }
-    known.judged = true;
     let entry = table.target_mut(known.target)?;
     entry.unanswered = entry.unanswered.saturating_add(1);
     if entry.unanswered < SILENT_AFTER || !entry.silent.allow(now) {

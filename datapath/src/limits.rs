@@ -131,8 +131,15 @@ pub const MAX_HANDED: usize = 16;
 /// each time. Beyond, it is placed by its hash, or ages.
 pub const PIN_TRIES: usize = 8;
 
-/// Entries that a full table samples to find one to evict.
+/// Flows that could go which a full table compares to find the one to give up.
 pub const EVICTION_SAMPLE: usize = 16;
+
+/// Slots that are looked at for these; where none of them could go, the new flow is turned away.
+pub const EVICTION_LOOK: usize = 64;
+
+/// How often a translated flow is tried to be changed, or looked at, while XDP writes its entry. Beyond, what
+/// the packet told is lost, or the flow counts as gone.
+pub const NAT_TRIES: usize = 64;
 
 /// Ports that are looked at, before one that rests is taken.
 pub const PORT_SAMPLE: u16 = 32;
@@ -170,6 +177,10 @@ pub const MAX_WATCHED: usize = 65_536;
 
 /// Watched flows that one tick looks at; the rest next time.
 pub const JUDGED_PER_TICK: usize = 16_384;
+
+/// Translated flows that XDP tells of which one tick looks at; the rest next time. At the bound of its
+/// queue, of 43,000, XDP tells no more, and what is told of every flow in a minute heals that.
+pub const NOTICED_PER_TICK: usize = 16_384;
 
 /// How long the place of a fragmented packet is kept (RFC 791: 15 s of reassembly; hosts take 30).
 pub const TRAIN_FOR: Duration = Duration::from_secs(30);

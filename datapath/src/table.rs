@@ -359,6 +359,12 @@ impl Table {
         self.targets.get(*self.target_by_id.get(&id)?).map(|entry| &entry.target)
     }
 
+    /// The member with this lease, by its handle.
+    #[must_use]
+    pub fn handle_of(&self, id: TargetId) -> Option<Handle> {
+        self.target_by_id.get(&id).copied()
+    }
+
     /// The member of a group at this address, and its lease.
     #[must_use]
     pub fn target_at(&self, group: &GroupKey, address: SocketAddr) -> Option<(Handle, TargetId)> {

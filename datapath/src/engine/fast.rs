@@ -198,6 +198,11 @@ impl Fast {
         self.tables.used().into_iter().map(ForwardingEvent::IngressUsed)
     }
 
+    /// Translated flows that the pipeline should look at.
+    pub(super) fn flows(&mut self) -> Vec<Handle> {
+        self.tables.flows()
+    }
+
     /// Adds what the program counted.
     pub(super) fn count(&self, counters: &mut Counters) {
         for &path in Path::ALL {

@@ -433,6 +433,9 @@ impl Forward {
         self.pipeline.tick(now, &mut self.side);
         if let Some(fast) = &mut self.fast {
             self.side.events.extend(fast.tick(now, &self.pipeline));
+            for flow in fast.flows() {
+                self.pipeline.noticed(flow, now, &mut self.side);
+            }
         }
         self.drain_side();
     }

@@ -16,15 +16,11 @@ use pias_protocol::{
     group::Protocol,
     hash::{FlowKey, mapped},
     random::SplitMix,
-    time::Time,
 };
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::{
-    limits::{AGED_PER_TICK, EVICTION_SAMPLE, TCP_CLOSING, TCP_IDLE, TCP_OPENING, UDP_IDLE},
-    slots::{Handle, Slots},
-};
+use crate::limits::{TCP_CLOSING, TCP_IDLE, TCP_OPENING, UDP_IDLE};
 
 /// How far a flow has come, which says how long it lives without a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,12 +83,6 @@ fn write_socket(out: &mut [u8], socket: SocketAddr) {
     out[16..18].copy_from_slice(&socket.port().to_be_bytes());
 }
 
-/// Whether a flow last seen at `last` has outlived its phase.
-#[must_use]
-pub fn expired(phase: Phase, last: Time, now: Time) -> bool {
-    now.since(last) >= phase.idle()
-}
-
 /// Numbers that need to be spread, not secret: which slots to sample.
 #[derive(Clone, Copy, Debug)]
 pub struct Dice(SplitMix);
@@ -107,34 +97,5 @@ impl Dice {
     /// A number below `bound`; 0 where that is 0.
     pub const fn below(&mut self, bound: usize) -> usize {
         self.0.below(bound)
-    }
-
-    /// The flows in up to [`EVICTION_SAMPLE`] neighbouring slots, one of which is to go.
-    pub fn sample<'a, T>(
-        &mut self,
-        flows: &'a Slots<T>,
-    ) -> impl Iterator<Item = (Handle, &'a T)> + use<'a, T> {
-        let slots = flows.slots();
-        let start = self.below(slots);
-        (0..EVICTION_SAMPLE.min(slots)).filter_map(move |step| flows.at((start + step) % slots))
-    }
-}
-
-/// The slot from which a table next looks for flows that have outlived their phase.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sweep(usize);
-
-impl Sweep {
-    /// Those of the next [`AGED_PER_TICK`] slots' flows that are `old`.
-    pub fn next<T>(&mut self, flows: &Slots<T>, old: impl Fn(&T) -> bool) -> Vec<Handle> {
-        let slots = flows.slots();
-        let looked_at = AGED_PER_TICK.min(slots);
-        let start = self.0;
-        self.0 = if slots == 0 { 0 } else { (start + looked_at) % slots };
-        (0..looked_at)
-            .filter_map(|step| flows.at((start + step) % slots))
-            .filter(|(_, flow)| old(flow))
-            .map(|(handle, _)| handle)
-            .collect()
     }
 }

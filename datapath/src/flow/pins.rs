@@ -121,10 +121,20 @@ impl Coarse {
         Self::TICK * self.ticks_until(Self::from(now))
     }
 
+    /// Whether `later` lies at least this long after it, to a tick: up to one too soon, never too late.
+    #[must_use]
+    pub fn lies_before(self, later: Self, time: Duration) -> bool {
+        u128::from(self.ticks_until(later)) >= time.as_micros() >> Self::TICK_BITS
+    }
+
     /// The point as XDP is told it.
     #[must_use]
     pub const fn ticks(self) -> u32 {
         self.0
+    }
+
+    pub(super) const fn from_ticks(ticks: u32) -> Self {
+        Self(ticks)
     }
 
     pub(super) fn ticks_until(self, later: Self) -> u32 {
@@ -142,10 +152,10 @@ impl From<Time> for Coarse {
 
 /// Word 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Times(u64);
+pub(super) struct Times(pub(super) u64);
 
 impl Times {
-    const fn new(created: Coarse, last: Coarse) -> Self {
+    pub(super) const fn new(created: Coarse, last: Coarse) -> Self {
         Self(created.0 as u64 | (last.0 as u64) << 32)
     }
 
@@ -232,15 +242,18 @@ impl Meta {
     }
 }
 
-const fn port(bits: u64) -> u16 {
+/// The port whose octets, as a packet has them, are the lowest of `bits`.
+pub(super) const fn port(bits: u64) -> u16 {
     u16::from_be_bytes((bits as u16).to_ne_bytes())
 }
 
-const fn port_bits(port: u16) -> u64 {
+/// A port as [`port`] reads it.
+pub(super) const fn port_bits(port: u16) -> u64 {
     u16::from_ne_bytes(port.to_be_bytes()) as u64
 }
 
-fn address(words: [u64; 2]) -> IpAddr {
+/// The address that [`address_words`] made words of.
+pub(super) fn address(words: [u64; 2]) -> IpAddr {
     let mut octets = [0; 16];
     octets[..8].copy_from_slice(&words[0].to_ne_bytes());
     octets[8..].copy_from_slice(&words[1].to_ne_bytes());

@@ -19,10 +19,10 @@ use pias_protocol::{
     time::Time,
 };
 
-use super::nat::NatFlow;
+use super::nat::{Flows, NatFlow};
 use crate::{
     limits::{MAX_ENDED, REPLICATED_AFTER, REPLICATED_EVERY, RETOLD_PER_TICK, engine::TICK},
-    slots::{Handle, Slots},
+    slots::Handle,
 };
 
 /// What the mate has heard of a flow.
@@ -108,29 +108,29 @@ impl Replica {
         self.wanted && worth(flow, self.at_once, now)
     }
 
-    /// A flow is another than the mate has heard.
+    /// A flow is another than the mate has heard: what is to be noted of that, if it is new.
     #[cold]
-    pub(super) fn changed(&mut self, handle: Handle, flow: &mut NatFlow, now: Time) {
+    pub(super) fn changed(&mut self, handle: Handle, flow: &NatFlow, now: Time) -> Option<Told> {
         if !self.wanted {
-            return;
+            return None;
         }
         let old = self.at_once || flow.is_old(now);
         match flow.told {
             Told::All if self.changed.len() < self.limit => {
-                flow.told = Told::Stale;
                 self.changed.push_back(handle);
+                Some(Told::Stale)
             }
-            Told::Nothing if !flow.is_settled() => {}
+            Told::Nothing if !flow.is_established() => None,
             Told::Nothing if old && self.changed.len() < self.limit => {
-                flow.told = Told::Queued;
                 self.changed.push_back(handle);
+                Some(Told::Queued)
             }
             Told::Nothing if !old && self.young.len() < self.limit => {
-                flow.told = Told::Queued;
                 // From now on, so that the list is in the order of time.
                 self.young.push_back((now + REPLICATED_AFTER, handle));
+                Some(Told::Queued)
             }
-            _ => {}
+            _ => None,
         }
     }
 
@@ -156,7 +156,7 @@ impl Replica {
     /// The next batch of this tick; empty when there is nothing more to tell.
     pub(super) fn next(
         &mut self,
-        flows: &mut Slots<NatFlow>,
+        flows: &Flows,
         now: Time,
         id: impl Fn(Handle) -> Option<ProxyId> + Copy,
     ) -> Batch {
@@ -203,26 +203,26 @@ impl Replica {
 
 /// Whether a flow is worth telling of; if `at_once`, however young it is.
 fn worth(flow: &NatFlow, at_once: bool, now: Time) -> bool {
-    flow.is_settled() && (at_once || flow.outlasts(now))
+    flow.is_established() && (at_once || flow.outlasts(now))
 }
 
 /// What has become of a flow; `id` names its ingress.
 fn tell(
-    flows: &mut Slots<NatFlow>,
+    flows: &Flows,
     handle: Handle,
     at_once: bool,
     now: Time,
     id: impl Fn(Handle) -> Option<ProxyId>,
     batch: &mut Batch,
 ) {
-    let Some(flow) = flows.get_mut(handle) else { return };
-    if worth(flow, at_once, now) {
-        flow.told = Told::All;
+    let Some(flow) = flows.get(handle) else { return };
+    if worth(&flow, at_once, now) {
+        flows.tell(handle, Told::All);
         batch.records.push(flow.record(flow.ingress.and_then(id)));
         return;
     }
     if matches!(flow.told, Told::All | Told::Stale) {
         batch.ended.push(flow.key);
     }
-    flow.told = Told::Nothing;
+    flows.tell(handle, Told::Nothing);
 }

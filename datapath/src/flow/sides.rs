@@ -5,7 +5,7 @@
 //! reverse   (protocol, AT:r, JAP:s)    the target's
 //! ```
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use hashbrown::HashTable;
 use pias_protocol::{group::Protocol, hash::FlowKey};
@@ -31,7 +31,7 @@ pub struct Sides<T> {
     reverse: HashTable<Handle>,
     seed: u64,
     /// Who is told which flows there are.
-    told: Option<Arc<Elsewhere>>,
+    told: Option<Elsewhere>,
 }
 
 impl<T: Ends> Sides<T> {
@@ -48,7 +48,7 @@ impl<T: Ends> Sides<T> {
     }
 
     /// Tells of all flows that are taken in or out from now on.
-    pub fn tell(&mut self, told: Arc<Elsewhere>) {
+    pub fn tell(&mut self, told: Elsewhere) {
         self.told = Some(told);
     }
 
@@ -145,11 +145,6 @@ impl<T: Ends> Sides<T> {
     #[must_use]
     pub const fn as_slots(&self) -> &Slots<T> {
         &self.flows
-    }
-
-    /// The slots that they are in, to change what they are not found by.
-    pub const fn as_slots_mut(&mut self) -> &mut Slots<T> {
-        &mut self.flows
     }
 }
 

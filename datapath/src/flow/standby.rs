@@ -4,7 +4,7 @@
 //! proxy, though it may be back, does not know the flow any more. The heir goes on with it: of those
 //! that hold it, that is one alone, since the proxy may have told another before.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use hashbrown::HashMap;
 use pias_protocol::{flow::FlowRecord, group::Protocol, hash::FlowKey, ids::ProxyId, time::Time};
@@ -68,7 +68,7 @@ impl Standby {
     }
 
     /// Tells XDP of all flows that are held, or no more, from now on.
-    pub fn tell(&mut self, told: Arc<Elsewhere>) {
+    pub fn tell(&mut self, told: Elsewhere) {
         self.flows.tell(told);
     }
 

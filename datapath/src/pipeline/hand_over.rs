@@ -99,9 +99,11 @@ impl Pipeline {
             }
         };
         let own = self.config.nat.contains(&record.nat.ip());
-        if let Some(flow) = flow.and_then(|flow| self.nat.get_mut(flow)).filter(|_| own) {
+        if let Some(flow) = flow.filter(|_| own)
+            && self.nat.get(flow).is_some_and(|flow| flow.target != Handle::NONE)
+        {
             // With its target it ends here, unless that was registered elsewhere already.
-            flow.adopted = flow.target == Handle::NONE;
+            self.nat.own(flow);
         }
         flow.is_some()
     }

@@ -42,7 +42,7 @@ impl Pipeline {
         };
         let (from, target) = (embedded.source, embedded.destination);
         let known = self.nat.reverse(embedded.protocol, target, from);
-        let Some(&flow) = known.and_then(|handle| self.nat.get(handle)) else {
+        let Some(flow) = known.and_then(|handle| self.nat.get(handle)) else {
             if let Some(verdict) = self.for_owner(view, tunnelled) {
                 return verdict;
             }
@@ -100,7 +100,7 @@ impl Pipeline {
             return self.error_about_agent(&embedded, message, now, side);
         }
         let key = flow_key(embedded.protocol, client, anycast);
-        let known = self.nat.forward(&key).and_then(|handle| self.nat.get(handle)).copied();
+        let known = self.nat.forward(&key).and_then(|handle| self.nat.get(handle));
         match known {
             Some(flow) => self.error_to_target(packet, view, &embedded, &flow, arrival),
             None if arrival.tunnelled => self.drop_for(DropReason::IcmpUnrelated),

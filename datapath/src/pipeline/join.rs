@@ -6,7 +6,7 @@ use pias_protocol::{
     forwarding::{ForwardingEvent, SecondChanceCause, TargetState},
     geneve::{self, Flags, PiasOption},
     group::Protocol,
-    ids::ProxyId,
+    ids::{ProxyId, TargetId},
     limits::MAX_HOPS,
     time::Time,
 };
@@ -27,7 +27,6 @@ use crate::{
     },
     health,
     icmp_error::Problem,
-    limits::PIN_EVERY,
     packet::Packet,
     parking::{Arrival, Ingress},
     rewrite,
@@ -154,11 +153,15 @@ impl Pipeline {
     /// registered elsewhere, or not yet again: then nothing is known against it.
     pub(super) fn goes_on(&self, flow: &NatFlow) -> bool {
         let entry = self.table.target(flow.target).or_else(|| {
-            let (group, address) = (&flow.key.group, flow.address);
-            let (target, _) = self.table.target_at(group, address).filter(|_| flow.adopted)?;
+            let (target, _) = self.target_again(flow)?;
             self.table.target(target)
         });
         entry.map_or(flow.adopted, |entry| entry.target.state != TargetState::Down)
+    }
+
+    /// The target of a flow that another proxy began, where it has registered here since.
+    fn target_again(&self, flow: &NatFlow) -> Option<(Handle, TargetId)> {
+        self.table.target_at(&flow.key.group, flow.address).filter(|_| flow.adopted)
     }
 
     /// As a JAP: delivers a packet to its flow's target, or to a new one.
@@ -186,7 +189,13 @@ impl Pipeline {
             && let Some(flow) = self.nat.get(handle)
         {
             let reopened = flow.phase == Phase::Closing && transport.opens();
-            if !reopened && self.goes_on(flow) {
+            if !reopened && self.goes_on(&flow) {
+                if self.table.target(flow.target).is_none()
+                    && let Some(target) = self.target_again(&flow)
+                {
+                    // XDP knows those targets alone that flows name.
+                    self.nat.found_target(handle, target);
+                }
                 let silent = health::client_sent_again(&mut self.nat, &mut self.table, handle, now);
                 self.event(silent, side);
                 return self.deliver(packet, client, handle, now, side);
@@ -297,13 +306,13 @@ impl Pipeline {
     pub(super) fn renew_id(&mut self, packet: &mut Packet, view: &View) {
         let divisible = !view.ip.is_v6() && !view.ip.dont_fragment;
         if divisible || view.ip.fragment.is_some() {
-            let id = self.fresh_id();
+            // Whoever cuts a super-packet counts on from its identification.
+            let more = packet
+                .offload
+                .segments
+                .map_or(0, |segments| packet.len() / usize::from(segments.size.max(1)));
+            let id = self.nat.ids(1 + more as u32);
             rewrite::set_id(packet.bytes_mut(), &view.ip, id);
-            if let Some(segments) = packet.offload.segments {
-                // Whoever cuts a super-packet counts on from its identification.
-                let more = packet.len() / usize::from(segments.size.max(1));
-                self.next_id = self.next_id.wrapping_add(more as u32);
-            }
         }
     }
 
@@ -318,12 +327,10 @@ impl Pipeline {
     ) {
         let Ingress::Peer { tunnel, .. } = client.arrival.ingress else { return };
         let Some(own) = self.own_tunnel(tunnel) else { return };
-        let Some(flow) = self.nat.get_mut(handle) else { return };
-        if flow.pinned.is_some_and(|last| now.since(last) < PIN_EVERY) || !self.rates.pin.allow(now)
-        {
+        if !self.nat.may_pin(handle, now) || !self.rates.pin.allow(now) {
             return;
         }
-        flow.pinned = Some(now);
+        self.nat.pinned(handle, now);
         let ip = &client.view.ip;
         let option = PiasOption { flags: Flags::PIN, hops: client.arrival.visited, ingress: own };
         let verdict = Self::to_peer(tunnel, client.key.hash(), ip, Some(option));

@@ -30,7 +30,7 @@ mod views;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use pias_protocol::{
@@ -51,7 +51,10 @@ use crate::{
     counters::{Counters, Path},
     drop_reason::DropReason,
     flow::{
-        buckets::Misshapen, elsewhere::Elsewhere, ingress::IngressTable, nat::NatTable,
+        buckets::Misshapen,
+        elsewhere::Elsewhere,
+        ingress::IngressTable,
+        nat::{NatMemory, NatTable},
         standby::Standby,
     },
     fragment::{Fragments, TrainKey},
@@ -86,6 +89,14 @@ pub struct PipelineConfig {
     pub seed: u64,
 }
 
+impl PipelineConfig {
+    /// Octets of an inner packet for which any header in the tunnel to `endpoint` leaves room, where the
+    /// network carries `mtu`.
+    pub(crate) fn room_in_tunnel(endpoint: IpAddr, mtu: u16) -> usize {
+        usize::from(mtu).saturating_sub(tunnel::overhead(endpoint, geneve::MAX_LEN))
+    }
+}
+
 /// Memory that a pipeline shares with the XDP programs.
 #[derive(Debug)]
 pub struct Shared {
@@ -93,7 +104,9 @@ pub struct Shared {
     pub pins: Words,
     /// How much of their table is used: [`BESIDE_WORDS`](crate::flow::buckets::BESIDE_WORDS), or more.
     pub beside: Words,
-    /// Which flows are known beside the pinned ones.
+    /// Translated flows.
+    pub nat: NatMemory,
+    /// Which flows are known beside the pinned and the translated ones.
     pub elsewhere: Elsewhere,
 }
 
@@ -114,8 +127,6 @@ pub struct Pipeline {
     probes: Probes,
     rates: Rates,
     counters: Counters,
-    /// The next identification for packets that may be fragmented.
-    next_id: u32,
     /// The least underlay MTU towards any peer: what fits it needs no look at the peer.
     least_mtu: u16,
     /// Peers whose path has shown an MTU of its own.
@@ -169,24 +180,23 @@ impl Pipeline {
             probes: Probes::new(seed),
             rates: Rates::new(),
             counters: Counters::default(),
-            next_id: seed as u32,
             least_mtu: config.underlay_mtu,
             learnt: Vec::new(),
             config,
         }
     }
 
-    /// A pipeline with empty tables that shares its pinned flows with the XDP programs, and tells
+    /// A pipeline that shares its pinned and its translated flows with the XDP programs, and tells
     /// them of all others.
     ///
     /// # Errors
     /// [`Misshapen`] where the words are no table of pinned flows.
     pub fn sharing(config: PipelineConfig, shared: Shared) -> Result<Self, Misshapen> {
-        let Shared { pins, beside, elsewhere } = shared;
+        let Shared { pins, beside, nat, elsewhere } = shared;
         let mut pipeline = Self::new(config);
-        pipeline.pins = IngressTable::on(pins, beside, pipeline.config.seed)?;
-        let elsewhere = Arc::new(elsewhere);
-        pipeline.nat.tell(Arc::clone(&elsewhere));
+        let PipelineConfig { limits, seed, .. } = pipeline.config;
+        pipeline.pins = IngressTable::on(pins, beside, seed)?;
+        pipeline.nat = NatTable::on(nat, limits, seed);
         pipeline.standby.tell(elsewhere);
         Ok(pipeline)
     }
@@ -312,11 +322,6 @@ impl Pipeline {
 
     fn nat_address(&self, v6: bool) -> Option<IpAddr> {
         self.config.nat.iter().copied().find(|address| address.is_ipv6() == v6)
-    }
-
-    fn fresh_id(&mut self) -> u32 {
-        self.next_id = self.next_id.wrapping_add(1);
-        self.next_id
     }
 
     fn count(&mut self, path: Path) {

@@ -87,7 +87,6 @@ impl Pipeline {
             health::answered(&mut self.table, target)
         };
         self.event(event, side);
-        self.nat.answered(handle);
     }
 
     /// The largest segment that a client may send so that it fits into the tunnel. A flow that

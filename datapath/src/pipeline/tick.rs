@@ -5,6 +5,7 @@ use pias_protocol::time::Time;
 use super::{Pipeline, Side, Verdict};
 use crate::{
     counters::Path, drop_reason::DropReason, fragment::Follow, health, limits::JUDGED_PER_TICK,
+    slots::Handle,
 };
 
 impl Pipeline {
@@ -22,6 +23,21 @@ impl Pipeline {
         self.judge_unanswered(now, side);
         self.tick_probes(now, side);
         self.tick_standby(now, side);
+    }
+
+    /// XDP tells of a translated flow: it is new, was answered for the first time, or is another than it was.
+    pub fn noticed(&mut self, flow: Handle, now: Time, side: &mut Side) {
+        let Some(known) = self.nat.get(flow) else { return };
+        let event = if known.answered {
+            health::answered(&mut self.table, known.target)
+        } else {
+            self.watch.watch(flow, now);
+            None
+        };
+        self.event(event, side);
+        let used = health::used(&mut self.table, known.target, now);
+        self.event(used, side);
+        self.nat.note(flow, now);
     }
 
     fn expire_parked(&mut self, now: Time) {

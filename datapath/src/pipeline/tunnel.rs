@@ -69,7 +69,7 @@ impl Pipeline {
 
     /// The largest inner packet that any header leaves room for.
     pub(super) fn inner_mtu(&self, tunnel: IpAddr) -> usize {
-        usize::from(self.outer_mtu(tunnel)).saturating_sub(overhead(tunnel, geneve::MAX_LEN))
+        super::PipelineConfig::room_in_tunnel(tunnel, self.outer_mtu(tunnel))
     }
 
     /// This proxy's tunnel endpoint of the family of `other`, or of another where it has none.
@@ -157,7 +157,7 @@ impl Pipeline {
 }
 
 /// Octets in front of an inner packet.
-fn overhead(tunnel: IpAddr, header: usize) -> usize {
+pub(super) fn overhead(tunnel: IpAddr, header: usize) -> usize {
     let outer = if tunnel.is_ipv4() { ipv4::HEADER } else { ipv6::HEADER };
     outer + udp::HEADER + header
 }

@@ -128,8 +128,8 @@ impl Pipeline {
                 nat: flow.nat,
                 state: phase_name(flow.phase),
             },
-            age_s: now.since(flow.created).as_secs(),
-            idle_s: now.since(flow.last).as_secs(),
+            age_s: flow.created.age(now).as_secs(),
+            idle_s: flow.last.age(now).as_secs(),
         });
         let entered = self.pins.iter().filter_map(|flow| {
             Some(FlowView {
@@ -256,7 +256,7 @@ impl Pipeline {
         steps.push(Step::JoinHere);
         let known = self.nat.forward(key).and_then(|handle| self.nat.get(handle));
         if let Some(flow) = known
-            && self.goes_on(flow)
+            && self.goes_on(&flow)
         {
             steps.push(Step::KnownFlow {
                 target: flow.lease,

@@ -36,6 +36,20 @@ pub struct Config {
     pub nat: [Address; 2],
     /// Ports that tunnel packets are sent from over IPv4 and IPv6, big-endian; 0: family unused.
     pub source_port: [[[u8; 2]; SOURCE_PORTS]; 2],
+    /// This proxy's tunnel endpoints over IPv4 and IPv6; unspecified where there is none.
+    pub unicast: [Address; 2],
+    /// Slots of the table of translated flows.
+    pub nat_flows: u32,
+    /// Most embryonic flows.
+    pub nat_embryonic: u32,
+    /// Buckets of cells of translated flows, less one.
+    pub nat_buckets_mask: u32,
+    /// Places of their ring of free slots, less one.
+    pub nat_free_mask: u32,
+    /// Octets that the tunnel to an ingress that is this proxy would leave room for.
+    pub own_inner_mtu: u32,
+    /// 0.
+    pub zero_too: u32,
 }
 
 /// The key of a group: `struct group_key`.
@@ -161,6 +175,19 @@ pub mod peer {
     /// Destination and source of frames, 12 octets.
     pub const MACS: usize = 6;
 }
+/// Words of `struct target`, and where its parts are.
+pub mod target {
+    /// All of it.
+    pub const WORDS: usize = 8;
+    /// The generation in the lower half; whether its flows go on, whether it is IPv6, and its port above.
+    pub const LIFE: usize = 0;
+    /// Its address.
+    pub const ADDRESS: usize = 1;
+    /// The id of its lease.
+    pub const LEASE: usize = 3;
+    /// The epoch of the next hop, and its interface.
+    pub const HOP: usize = 5;
+}
 /// Words of a bucket of pins.
 pub const BUCKET_WORDS: usize = crate::flow::pins::BUCKET_WORDS;
 /// The counters of flows that are known beside the pins are 2 to the power of this.
@@ -183,7 +210,7 @@ pub fn prefix(net: &IpNet) -> (Address, Address) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{counters::Path, drop_reason::DropReason};
+    use crate::{counters::Path, drop_reason::DropReason, flow::nat, limits};
 
     const HEADER: &str = include_str!("../../bpf/layout.h");
 
@@ -210,6 +237,15 @@ mod tests {
             ("COUNTERS", u64::from(COUNTERS)),
             ("PATH_INGRESS_DIRECT", Path::IngressDirect as u64),
             ("PATH_FLOW_EVICTED", Path::FlowEvicted as u64),
+            ("PATH_INGRESS_LOCAL", Path::IngressLocal as u64),
+            ("PATH_JOIN_DELIVER", Path::JoinDeliver as u64),
+            ("PATH_JOIN_RETURN", Path::JoinReturn as u64),
+            ("FIRST_FLOW_PORT", u64::from(*limits::FLOW_PORTS.start())),
+            ("FLOW_PORTS", limits::FLOW_PORTS.len() as u64),
+            ("PORT_SAMPLE", u64::from(limits::PORT_SAMPLE)),
+            ("EVICTION_LOOK", limits::EVICTION_LOOK as u64),
+            ("EVICTION_SAMPLE", limits::EVICTION_SAMPLE as u64),
+            ("CELLS", nat::CELLS as u64),
             ("PIAS_PORT", u64::from(pias_protocol::PIAS_PORT)),
             ("GENEVE_PORT", u64::from(pias_protocol::GENEVE_PORT)),
         ] {
@@ -220,7 +256,7 @@ mod tests {
 
     #[test]
     fn structures_are_as_long_as_in_c() {
-        assert_eq!(size_of::<Config>(), 816);
+        assert_eq!(size_of::<Config>(), 872);
         assert_eq!(size_of::<Key>(), 24);
         assert_eq!(size_of::<Candidate>(), 24);
         assert_eq!(size_of::<Group>(), 1544);

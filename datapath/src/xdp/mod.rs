@@ -27,6 +27,7 @@ mod features;
 pub mod layout;
 mod program;
 mod tables;
+mod targets;
 
 pub use attach::{AttachError, Attached, Interface, forget};
 pub use features::{Features, Sends};

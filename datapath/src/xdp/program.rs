@@ -13,11 +13,15 @@ use zerocopy::IntoBytes;
 use super::{
     attach::{AttachError, Attached, Interface},
     layout::{self, Config},
-    tables::Tables,
+    tables::{Maps, Tables},
 };
 use crate::{
     counters::Path,
-    flow::{elsewhere::Elsewhere, ingress::IngressTable},
+    flow::{
+        elsewhere::Elsewhere,
+        ingress::IngressTable,
+        nat::{BESIDE_WORDS, CELLS, ENTRY_WORDS, NatMemory, Sizes},
+    },
     mapped::Words,
     pipeline::{PipelineConfig, Shared},
 };
@@ -94,12 +98,20 @@ impl Program {
     pub fn load_object(object: &[u8], setup: &Setup<'_>) -> Result<(Self, Tables), LoadError> {
         let config = config(setup)?;
         let limits = &setup.pipeline.limits;
+        let nat = Sizes::of(limits);
         let mut ebpf = EbpfLoader::new()
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("CONFIG", config.as_bytes(), true)
             .map_max_entries("PINS", (pin_words(setup) / layout::BUCKET_WORDS) as u32)
             .map_max_entries("PEERS", limits.members as u32)
+            .map_max_entries("TUNNELS", limits.members as u32)
             .map_max_entries("GROUPS", limits.groups as u32)
+            .map_max_entries("TARGETS", limits.members as u32)
+            .map_max_entries("JOINED", limits.members as u32)
+            .map_max_entries("NAT_FLOWS", nat.slots as u32)
+            .map_max_entries("NAT_FORWARD", nat.buckets as u32)
+            .map_max_entries("NAT_REVERSE", nat.buckets as u32)
+            .map_max_entries("NAT_FREE", nat.free as u32)
             .load(object)?;
         // While programs are loaded their tables must be open.
         for name in names(&ebpf) {
@@ -169,10 +181,15 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, LoadError>
 }
 
 fn config(setup: &Setup<'_>) -> Result<Config, LoadError> {
-    let PipelineConfig { anycast, nat, seed, .. } = setup.pipeline;
+    let PipelineConfig { anycast, nat, unicast, limits, underlay_mtu, seed, .. } = setup.pipeline;
     if anycast.len() > layout::MAX_PREFIXES {
         return Err(LoadError::Prefixes(anycast.len()));
     }
+    let sizes = Sizes::of(limits);
+    let own = |v6| unicast.iter().find(|own| own.is_ipv6() == v6).copied();
+    let own_inner_mtu = unicast
+        .first()
+        .map_or(usize::from(u16::MAX), |&own| PipelineConfig::room_in_tunnel(own, *underlay_mtu));
     let mut config = Config {
         seed: seed | 1,
         prefixes: anycast.len() as u32,
@@ -181,6 +198,13 @@ fn config(setup: &Setup<'_>) -> Result<Config, LoadError> {
         mask: [[0; 16]; layout::MAX_PREFIXES],
         nat: [[0; 16]; 2],
         source_port: setup.source_ports.map(|ports| ports.map(u16::to_be_bytes)),
+        unicast: [own(false), own(true)].map(|own| own.map_or([0; 16], mapped)),
+        nat_flows: sizes.slots as u32,
+        nat_embryonic: limits.nat_embryonic as u32,
+        nat_buckets_mask: sizes.buckets as u32 - 1,
+        nat_free_mask: sizes.free as u32 - 1,
+        own_inner_mtu: own_inner_mtu as u32,
+        zero_too: 0,
     };
     for (at, net) in anycast.iter().enumerate() {
         (config.network[at], config.mask[at]) = layout::prefix(net);
@@ -211,18 +235,41 @@ fn map(array: &MapData, name: &'static str, words: usize) -> Result<Words, LoadE
     Words::shared(array.fd().as_fd(), words).map_err(|source| LoadError::Mapping { name, source })
 }
 
+/// An array of the object as memory of this process.
+fn words(ebpf: &mut Ebpf, name: &'static str, words: usize) -> Result<Words, LoadError> {
+    map(&open(ebpf, name)?, name, words)
+}
+
+fn nat_memory(ebpf: &mut Ebpf, setup: &Setup<'_>) -> Result<NatMemory, LoadError> {
+    let sizes = Sizes::of(&setup.pipeline.limits);
+    Ok(NatMemory {
+        flows: words(ebpf, "NAT_FLOWS", sizes.slots * ENTRY_WORDS)?,
+        forward: words(ebpf, "NAT_FORWARD", sizes.buckets * CELLS)?,
+        reverse: words(ebpf, "NAT_REVERSE", sizes.buckets * CELLS)?,
+        free: words(ebpf, "NAT_FREE", sizes.free)?,
+        beside: words(ebpf, "NAT_STATE", BESIDE_WORDS)?,
+    })
+}
+
 fn tables(ebpf: &mut Ebpf, setup: &Setup<'_>) -> Result<Tables, LoadError> {
     let members = setup.pipeline.limits.members;
     let state = open(ebpf, "STATE")?;
     let shared = Shared {
-        pins: map(&open(ebpf, "PINS")?, "PINS", pin_words(setup))?,
+        pins: words(ebpf, "PINS", pin_words(setup))?,
         beside: map(&state, "STATE", layout::state::WORDS)?,
-        elsewhere: Elsewhere::on(map(&open(ebpf, "ELSEWHERE")?, "ELSEWHERE", Elsewhere::WORDS)?),
+        nat: nat_memory(ebpf, setup)?,
+        elsewhere: Elsewhere::on(words(ebpf, "ELSEWHERE", Elsewhere::WORDS)?),
     };
-    let state = map(&state, "STATE", layout::state::WORDS)?;
-    let peers = map(&open(ebpf, "PEERS")?, "PEERS", members * layout::peer::WORDS)?;
-    let devices = map(&open(ebpf, "DEVICE")?, "DEVICE", layout::DEVICES)?;
-    let groups = take(ebpf, "GROUPS", |map| aya::maps::HashMap::try_from(map).ok())?;
-    let used = take(ebpf, "USED", |map| aya::maps::RingBuf::try_from(map).ok())?;
-    Ok(Tables::new(state, peers, devices, groups, used, setup.pipeline, shared))
+    let maps = Maps {
+        state: map(&state, "STATE", layout::state::WORDS)?,
+        devices: words(ebpf, "DEVICE", layout::DEVICES)?,
+        peers: words(ebpf, "PEERS", members * layout::peer::WORDS)?,
+        tunnels: take(ebpf, "TUNNELS", |map| aya::maps::HashMap::try_from(map).ok())?,
+        groups: take(ebpf, "GROUPS", |map| aya::maps::HashMap::try_from(map).ok())?,
+        used: take(ebpf, "USED", |map| aya::maps::RingBuf::try_from(map).ok())?,
+        targets: words(ebpf, "TARGETS", members * layout::target::WORDS)?,
+        joined: take(ebpf, "JOINED", |map| aya::maps::HashMap::try_from(map).ok())?,
+        flows: take(ebpf, "FLOWS", |map| aya::maps::RingBuf::try_from(map).ok())?,
+    };
+    Ok(Tables::new(maps, setup.pipeline, shared))
 }

@@ -1,6 +1,6 @@
 //! The tables that the programs read, kept equal to the forwarding table.
 
-use std::sync::atomic::Ordering;
+use std::{net::IpAddr, sync::atomic::Ordering};
 
 use aya::{
     maps::{HashMap, MapData, MapError, RingBuf},
@@ -9,26 +9,31 @@ use aya::{
 use pias_protocol::{
     forwarding::ForwardingUpdate,
     group::{GroupKey, Protocol},
-    ids::ProxyId,
+    hash::mapped,
+    ids::{ProxyId, TargetId},
 };
 use zerocopy::{FromBytes, FromZeros};
 
-use super::layout::{Candidate, Device, Group, HERE, Key, peer, state};
+use super::{
+    layout::{Candidate, Device, Group, HERE, Key, peer, state},
+    targets::Targets,
+};
 use crate::{
     flow::pins::{Coarse, address_words},
+    limits::NOTICED_PER_TICK,
     mapped::Words,
     pipeline::{PipelineConfig, Shared},
     slots::Handle,
     table::{Drawn, Table},
 };
 
-const KEY: usize = size_of::<Key>();
-const GROUP: usize = size_of::<Group>();
+pub(super) const KEY: usize = size_of::<Key>();
+pub(super) const GROUP: usize = size_of::<Group>();
 
 /// A table could not be written: full, or the kernel refused it. What stands there is wrong from now
 /// on; the programs have to be taken off.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the XDP program's table of groups: {0}")]
+#[error("cannot write the XDP program's tables: {0}")]
 pub struct WriteError(#[from] MapError);
 
 /// What an update changes of what the programs read.
@@ -38,8 +43,10 @@ pub enum Touched {
     Nothing,
     /// A proxy, and all groups that name it.
     Peer(ProxyId),
-    /// A group.
+    /// A group as an ingress sees it.
     Group(GroupKey),
+    /// A target, and its group.
+    Target(TargetId),
 }
 
 impl Touched {
@@ -53,38 +60,55 @@ impl Touched {
             ForwardingUpdate::Ingress { group, .. } | ForwardingUpdate::IngressForget(group) => {
                 Self::Group(*group)
             }
+            ForwardingUpdate::Target(target) => Self::Target(target.id),
+            ForwardingUpdate::TargetGone(id) => Self::Target(*id),
             _ => Self::Nothing,
         }
     }
 }
 
+/// The maps of one loaded program, but those that the pipeline shares.
+pub(super) struct Maps {
+    pub(super) state: Words,
+    pub(super) devices: Words,
+    pub(super) peers: Words,
+    pub(super) tunnels: HashMap<MapData, [u8; 16], u64>,
+    pub(super) groups: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
+    pub(super) used: RingBuf<MapData>,
+    pub(super) targets: Words,
+    pub(super) joined: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
+    pub(super) flows: RingBuf<MapData>,
+}
+
 /// The tables of one loaded program.
 pub struct Tables {
     state: Words,
-    peers: Words,
     devices: Words,
+    peers: Words,
+    tunnels: HashMap<MapData, [u8; 16], u64>,
+    /// The tunnel endpoints that the programs know proxies by.
+    endpoints: std::collections::HashMap<ProxyId, IpAddr>,
     groups: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
     used: RingBuf<MapData>,
-    unicast: Vec<std::net::IpAddr>,
+    targets: Targets,
+    flows: RingBuf<MapData>,
+    unicast: Vec<IpAddr>,
     shared: Option<Shared>,
 }
 
 impl Tables {
-    pub(super) fn new(
-        state: Words,
-        peers: Words,
-        devices: Words,
-        groups: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
-        used: RingBuf<MapData>,
-        config: &PipelineConfig,
-        shared: Shared,
-    ) -> Self {
+    pub(super) fn new(maps: Maps, config: &PipelineConfig, shared: Shared) -> Self {
+        let Maps { state, devices, peers, tunnels, groups, used, targets, joined, flows } = maps;
         let tables = Self {
             state,
-            peers,
             devices,
+            peers,
+            tunnels,
+            endpoints: std::collections::HashMap::new(),
             groups,
             used,
+            targets: Targets::new(targets, joined),
+            flows,
             unicast: config.unicast.clone(),
             shared: Some(shared),
         };
@@ -92,7 +116,8 @@ impl Tables {
         tables
     }
 
-    /// The memory of the pins, and the filter of flows beside them, for the pipeline; once.
+    /// The memory of pinned and translated flows, and the filter of flows beside them, for the pipeline;
+    /// once.
     pub const fn take_shared(&mut self) -> Option<Shared> {
         self.shared.take()
     }
@@ -133,6 +158,18 @@ impl Tables {
         used
     }
 
+    /// Translated flows that are new, answered for the first time, or others than they were, as far as the
+    /// programs tell: of new flows, and of answers, one a tick and target.
+    pub fn flows(&mut self) -> Vec<Handle> {
+        let mut flows = Vec::new();
+        while flows.len() < NOTICED_PER_TICK
+            && let Some(item) = self.flows.next()
+        {
+            flows.extend(u64::read_from_bytes(&item).map(Handle::from_bits));
+        }
+        flows
+    }
+
     /// Makes what an update touched equal to the forwarding table again, `config.underlay_mtu` being
     /// what fits where a peer has shown nothing less.
     ///
@@ -147,7 +184,9 @@ impl Tables {
         match touched {
             Touched::Nothing => Ok(()),
             Touched::Group(group) => self.set_group(&group, table),
+            Touched::Target(id) => self.targets.follow(id, table),
             Touched::Peer(id) => {
+                self.set_endpoint(id, table)?;
                 match table.peer_of(id) {
                     Some(handle) => self.set_peer(handle, table, underlay_mtu),
                     None => self.drop_peers(table),
@@ -193,22 +232,52 @@ impl Tables {
         self.peers.get(index * peer::WORDS..(index + 1) * peer::WORDS)
     }
 
+    /// Makes what packets of a proxy are known by equal to the forwarding table again.
+    fn set_endpoint(&mut self, id: ProxyId, table: &Table) -> Result<(), WriteError> {
+        let now = table.peer_of(id).and_then(|handle| Some(table.peer(handle)?.tunnel));
+        let before = match now {
+            Some(endpoint) => self.endpoints.insert(id, endpoint),
+            None => self.endpoints.remove(&id),
+        };
+        for endpoint in before.into_iter().chain(now) {
+            let key = mapped(endpoint);
+            match table.peer_at(endpoint) {
+                Some(handle) => self.tunnels.insert(key, handle.to_bits(), 0)?,
+                None => removed(self.tunnels.remove(&key))?,
+            }
+        }
+        Ok(())
+    }
+
     fn set_group(&mut self, group: &GroupKey, table: &Table) -> Result<(), WriteError> {
-        let key: [u8; KEY] = zerocopy::transmute!(Key::from(group));
-        let mut value = Group::new_zeroed();
-        for (slot, drawn) in value.candidates.iter_mut().zip(table.drawn(group)) {
-            *slot = candidate(drawn);
-            value.count += 1;
-        }
-        if value.count == 0 {
-            return match self.groups.remove(&key) {
-                Ok(()) => Ok(()),
-                Err(MapError::SyscallError(error)) if was_not_there(&error) => Ok(()),
-                Err(error) => Err(error.into()),
-            };
-        }
-        let octets: [u8; GROUP] = zerocopy::transmute!(value);
-        Ok(self.groups.insert(key, octets, 0)?)
+        write_group(&mut self.groups, group, table.drawn(group).map(candidate))
+    }
+}
+
+/// Writes what a group's flows are drawn from; nothing of a group without.
+pub(super) fn write_group(
+    groups: &mut HashMap<MapData, [u8; KEY], [u8; GROUP]>,
+    group: &GroupKey,
+    candidates: impl Iterator<Item = Candidate>,
+) -> Result<(), WriteError> {
+    let key: [u8; KEY] = zerocopy::transmute!(Key::from(group));
+    let mut value = Group::new_zeroed();
+    for (slot, candidate) in value.candidates.iter_mut().zip(candidates) {
+        *slot = candidate;
+        value.count += 1;
+    }
+    if value.count == 0 {
+        return Ok(removed(groups.remove(&key))?);
+    }
+    let octets: [u8; GROUP] = zerocopy::transmute!(value);
+    Ok(groups.insert(key, octets, 0)?)
+}
+
+/// What was not there is removed as well.
+fn removed(outcome: Result<(), MapError>) -> Result<(), MapError> {
+    match outcome {
+        Err(MapError::SyscallError(error)) if was_not_there(&error) => Ok(()),
+        outcome => outcome,
     }
 }
 

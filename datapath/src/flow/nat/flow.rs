@@ -1,26 +1,28 @@
-//! One translated flow, and how far it has come.
+//! One translated flow as it was when it was looked at.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use pias_protocol::{
     flow::{FlowPhase, FlowRecord},
-    hash::FlowKey,
+    hash::{FlowHash, FlowKey},
     ids::{ProxyId, TargetId},
     time::Time,
 };
 
+use super::entry::Ends;
 use crate::{
-    flow::{Phase, replica::Told, sides::Ends},
+    flow::{Phase, pins::Coarse, replica::Told},
     limits::REPLICATED_AFTER,
     slots::Handle,
-    wire::tcp,
 };
 
 /// A translated flow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NatFlow {
     /// The client's side.
     pub key: FlowKey,
+    /// The hash of that.
+    pub hash: FlowHash,
     /// Its target.
     pub target: Handle,
     /// The target's lease.
@@ -35,14 +37,15 @@ pub struct NatFlow {
     pub phase: Phase,
     /// Whether the target has ever sent anything.
     pub answered: bool,
+    /// Whether both sides have shown once that they mean it: a UDP flow was answered, a TCP flow open.
+    /// Until then it is embryonic.
+    pub settled: bool,
     /// Whether its silence has been held against the target.
     pub judged: bool,
     /// When it began.
-    pub created: Time,
+    pub created: Coarse,
     /// When its last packet came, of either side.
-    pub last: Time,
-    /// When the ingress was last told to pin it.
-    pub pinned: Option<Time>,
+    pub last: Coarse,
     /// Whether another proxy, or a former life of this one, began it. Its target need not be
     /// registered here.
     pub adopted: bool,
@@ -50,37 +53,17 @@ pub struct NatFlow {
     pub(super) untouched: bool,
     /// What the mate that would go on with it has heard of it.
     pub(in crate::flow) told: Told,
-    pub(super) client: Side,
-    pub(super) server: Side,
-    /// Its place among the embryonic flows, while it is one.
-    pub(super) embryonic: Option<u32>,
+    pub(super) client_finished: bool,
+    pub(super) target_finished: bool,
 }
-
-/// What one side of a TCP flow has said about its end.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Side {
-    pub(super) fin: bool,
-    /// Its last segment was a reset. Anyone can forge one; who goes on sending has sent none.
-    pub(super) reset: bool,
-}
-
-impl Side {
-    const fn hear(&mut self, flags: u8) {
-        self.fin |= flags & tcp::FIN != 0;
-        self.reset = flags & tcp::RST != 0;
-    }
-}
-
-/// What of a flow the mate that would go on with it must know when it changes.
-pub(super) type Stage = (Phase, bool, bool);
 
 impl NatFlow {
-    pub(super) const fn stage(&self) -> Stage {
-        (self.phase, self.client.fin, self.server.fin)
+    pub(super) const fn ends(&self) -> Ends {
+        Ends { key: self.key, hash: self.hash, target: self.address, nat: self.nat }
     }
 
-    /// Whether both sides have shown that they mean it.
-    pub(in crate::flow) const fn is_settled(&self) -> bool {
+    /// Whether both sides have shown that they mean it, and none that it has enough.
+    pub(in crate::flow) const fn is_established(&self) -> bool {
         match self.phase {
             Phase::Open => true,
             Phase::Datagrams => self.answered,
@@ -90,15 +73,19 @@ impl NatFlow {
 
     /// Whether it began longer ago than most flows last.
     pub(in crate::flow) fn is_old(&self, now: Time) -> bool {
-        self.adopted || now.since(self.created) >= REPLICATED_AFTER
+        self.is_old_at(now.into())
+    }
+
+    fn is_old_at(&self, then: Coarse) -> bool {
+        self.adopted || self.created.lies_before(then, REPLICATED_AFTER)
     }
 
     /// Whether it is worth telling a mate of: established, and longer than a question and its
     /// answer.
     pub(in crate::flow) fn outlasts(&self, now: Time) -> bool {
         // A UDP flow does not say that it is over.
-        let until = if self.phase == Phase::Datagrams { self.last } else { now };
-        self.is_settled() && self.is_old(until)
+        let until = if self.phase == Phase::Datagrams { self.last } else { now.into() };
+        self.is_established() && self.is_old_at(until)
     }
 
     /// Whether nothing speaks for its being more than a memory: it is closing, or it was taken over
@@ -122,73 +109,20 @@ impl NatFlow {
                 Phase::Open => FlowPhase::Open,
                 Phase::Closing => FlowPhase::Closing,
             },
-            client_finished: self.client.fin,
-            target_finished: self.server.fin,
+            client_finished: self.client_finished,
+            target_finished: self.target_finished,
         }
     }
 
-    /// A segment of the client with these flags came.
-    pub fn client_sent(&mut self, flags: u8, now: Time) {
-        self.refresh(flags, now);
-        self.client.hear(flags);
-        // Only the third segment opens a flow: a forged SYN is answered with a SYN-ACK, too.
-        if self.phase == Phase::Opening && self.answered && flags & tcp::SYN == 0 {
-            self.phase = Phase::Open;
-        }
-        self.advance();
-    }
-
-    /// A segment of the target with these flags came.
-    pub fn target_sent(&mut self, flags: u8, now: Time) {
-        self.refresh(flags, now);
-        self.server.hear(flags);
-        self.advance();
-    }
-
-    /// RFC 7857 section 7.1: a reset that only answers the other side keeps nothing alive.
-    fn refresh(&mut self, flags: u8, now: Time) {
-        self.untouched = false;
-        if self.phase != Phase::Closing || flags & tcp::RST == 0 {
-            self.last = now;
-        }
-    }
-
-    /// RFC 7857 section 2: a reset leads to the transitory timer, and a segment behind it, of the
-    /// side that seemed to send it, back again.
-    fn advance(&mut self) {
-        let over = self.client.reset || self.server.reset || (self.client.fin && self.server.fin);
-        self.phase = match self.phase {
-            Phase::Datagrams => Phase::Datagrams,
-            _ if over => Phase::Closing,
-            Phase::Closing if self.answered => Phase::Open,
-            Phase::Closing => Phase::Opening,
-            same => same,
-        };
-    }
-
-    /// How little it would be missed: the kind first, then how long it has been idle. `None` for
-    /// an established TCP flow, which is never given up for another.
-    pub(super) fn expendable(&self, now: Time) -> Option<(u8, Duration)> {
+    /// How little it would be missed: the kind first, then for how many ticks it has been idle. `None`
+    /// for an established TCP flow, which is never given up for another.
+    pub(super) fn expendable(&self, now: Coarse) -> Option<(u8, u32)> {
         let rank = match self.phase {
             Phase::Open => return None,
             Phase::Closing => 2,
-            _ if self.embryonic.is_some() => 1,
+            _ if !self.settled => 1,
             _ => 0,
         };
-        Some((rank, now.since(self.last)))
-    }
-}
-
-impl Ends for NatFlow {
-    fn key(&self) -> &FlowKey {
-        &self.key
-    }
-
-    fn target(&self) -> SocketAddr {
-        self.address
-    }
-
-    fn nat(&self) -> SocketAddr {
-        self.nat
+        Some((rank, self.last.ticks_until(now)))
     }
 }

@@ -354,7 +354,7 @@ fn a_promoted_flow_shares_its_port_with_one_of_the_heirs_own() {
     let (_, mut b, nat) = pair(CLIENT, WEB, TARGET);
     die(A, &mut b, B);
     register(&mut b);
-    let record = b.pipeline.nat.iter().next().copied().unwrap();
+    let record = b.pipeline.nat.iter().next().unwrap();
     // The heir's own flow to the same target from the same port of its own address.
     let own = std::net::SocketAddr::new(addr("192.0.2.201"), nat.port());
     let mut twin = record.record(None);
@@ -556,7 +556,7 @@ fn an_heir_that_dies_leaves_what_it_inherited() {
 #[test]
 fn nobody_makes_a_proxy_translate_with_an_address_that_is_not_its_own() {
     let (mut a, b, _) = pair(CLIENT, WEB, TARGET);
-    let record = a.pipeline.nat.iter().next().copied().unwrap().record(None);
+    let record = a.pipeline.nat.iter().next().unwrap().record(None);
     let mut stranger = record;
     stranger.nat = sock("192.0.2.77:1024");
     stranger.key.client.set_port(9);
