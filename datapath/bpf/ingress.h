@@ -1,44 +1,17 @@
-/* A client's packet that enters here: to where it is pinned, or to where its hash places it. */
+/* What comes in: a client's packet goes to where it is pinned, where it is translated, or where its hash places
+ * it; other proxies' and targets' packets are the JAP's. */
 #ifndef PIAS_INGRESS_H
 #define PIAS_INGRESS_H
 
+#include "echo.h"
+#include "join.h"
 #include "maps.h"
+#include "ours.h"
 #include "packet.h"
 #include "pins.h"
 #include "place.h"
+#include "returning.h"
 #include "tunnel.h"
-
-/* One second, in ticks. */
-enum { SECOND = 61 };
-
-/* Whether nobody sends from an address: it is anycast, or a NAT address of this proxy. */
-INLINE int is_ours(const struct address *address)
-{
-    for (int at = 0; at < 2; at++)
-        if (address->low == CONFIG.nat[at].low && address->high == CONFIG.nat[at].high)
-            return 1;
-#pragma clang loop unroll(disable)
-    for (u32 at = 0; at < MAX_PREFIXES && at < CONFIG.prefixes; at++)
-        if ((address->low & CONFIG.mask[at].low) == CONFIG.network[at].low
-            && (address->high & CONFIG.mask[at].high) == CONFIG.network[at].high)
-            return 1;
-    return 0;
-}
-
-/* Whether a flow may be known beside the pins. */
-INLINE int is_elsewhere(u64 hash)
-{
-    u32 slot = hash >> (64 - ELSEWHERE_BITS) >> 6;
-    const struct elsewhere *elsewhere = map_lookup(&ELSEWHERE, &slot);
-    return elsewhere == 0 || elsewhere->counters[(hash >> (64 - ELSEWHERE_BITS)) % ELSEWHERE_SLOT] != 0;
-}
-
-/* The live peer of a handle. */
-INLINE struct peer *live_peer(u32 index, u32 generation)
-{
-    struct peer *peer = map_lookup(&PEERS, &index);
-    return peer != 0 && peer->live && peer->generation == generation ? peer : 0;
-}
 
 /* Tells user space that a group is used, at most once a second. */
 INLINE void report_use(struct group *group, struct group_key *key, u32 now)
@@ -61,16 +34,21 @@ INLINE int place(struct query *query)
     if (group == 0 || is_ours(&query->flow.client) || is_elsewhere(query->hash))
         return 0;
     struct draw best = draw(group, query->hash);
-    if (best.peer == HERE)
+    if (best.weight == 0)
         return 0;
     query->peer = best.peer | (u64)best.generation << 32;
     report_use(group, &key, query->now);
     return 1;
 }
 
-INLINE int enter(struct xdp_md *ctx, const struct packet *packet, const struct state *state,
-                 const struct device *device)
+/* What is said of a packet beside XDP's verdicts: join() is to have it, its flow being so found. */
+enum { JOINS = 16 };
+
+/* A client's packet. Its own function, for the sake of its stack. */
+static __attribute__((noinline)) int enter(struct xdp_md *ctx, struct passage *passage, const struct state *state,
+                                           const struct device *device)
 {
+    const struct packet *packet = &passage->packet;
     struct query query = {
         .flow = packet->flow,
         .flags = packet->flags,
@@ -79,8 +57,16 @@ INLINE int enter(struct xdp_md *ctx, const struct packet *packet, const struct s
     };
     struct pin_place pins = pin_place(query.hash, state);
     int found = pin_find(&query, &pins);
-    if (UNLIKELY(found == BEING_PINNED) || (found == NOT_PINNED && !place(&query)))
+    if (UNLIKELY(found == BEING_PINNED))
         return XDP_PASS;
+    if (found == NOT_PINNED) {
+        passage->hash = query.hash;
+        int here = flow_of_client(passage);
+        if (here == NOT_TRANSLATED && !place(&query))
+            return XDP_PASS;
+        if (here != NOT_TRANSLATED || (u32)query.peer == HERE)
+            return JOINS + here;
+    }
     /* User space knows who stands in for one that is gone. */
     struct peer *peer = live_peer(query.peer, query.peer >> 32);
     struct path path;
@@ -92,15 +78,56 @@ INLINE int enter(struct xdp_md *ctx, const struct packet *packet, const struct s
     return send_to_peer(ctx, packet, peer, &path);
 }
 
+/* A packet that may be of a flow: to this proxy itself, of a target or of another proxy; or a client's. */
+INLINE int forward(struct xdp_md *ctx, struct passage *passage, const struct state *state,
+                   const struct device *device)
+{
+    if (is_tunnelled(&passage->packet))
+        return peer_sent(ctx, passage);
+    if (is_nat(&passage->packet.flow.group))
+        return target_sent_back(ctx, passage);
+    int next = enter(ctx, passage, state, device);
+    return next >= JOINS ? join(ctx, passage, next - JOINS) : next;
+}
+
+/* A frame without a tag, that came in by this interface, or by the VLAN's device of this index. */
+INLINE int handle(struct xdp_md *ctx, struct state *state, const struct device *device, u32 ifindex)
+{
+    struct passage *passage = begin_passage(state, ifindex);
+    int verdict = XDP_PASS;
+    if (LIKELY(passage != 0 && read_packet(&passage->packet, ctx, device)))
+        verdict = forward(ctx, passage, state, device);
+    return LIKELY(verdict != XDP_PASS) ? verdict : pass_up(ctx, state, device);
+}
+
+/* Whether what stands in the tables may be used: where piasd is gone, nobody keeps them true. The coarse clock
+ * takes 13 ns to read, so that is done once for all packets until piasd puts the end off. */
+INLINE int in_time(struct state *state)
+{
+    u64 until = *(volatile u64 *)&state->until;
+    if (UNLIKELY(state->until_read != until)) {
+        u64 now = coarse_clock();
+        state->until_jiffies = until > now ? jiffies() + (until - now) / CONFIG.jiffy : 0;
+        /* An exchange, so that the word above is seen before it. */
+        __sync_lock_test_and_set(&state->until_read, until);
+    }
+    return jiffies() <= state->until_jiffies;
+}
+
 INLINE int ingress(struct xdp_md *ctx)
 {
-    u32 zero = 0, ifindex = ctx->ingress_ifindex;
-    const struct state *state = map_lookup(&STATE, &zero);
-    const struct device *device = map_lookup(&DEVICE, &ifindex);
-    struct packet packet = {};
-    if (state == 0 || device == 0 || !read_packet(&packet, ctx, device))
+    u32 zero = 0;
+    struct state *state = map_lookup(&STATE, &zero);
+    if (state == 0 || !in_time(state))
         return XDP_PASS;
-    return enter(ctx, &packet, state, device);
+    struct entrance entrance = {.ifindex = ctx->ingress_ifindex};
+    if (!pop_tag(ctx, &entrance))
+        return XDP_ABORTED;
+    const struct device *device = map_lookup(&DEVICE, &entrance.ifindex);
+    int verdict = device != 0 ? handle(ctx, state, device, entrance.ifindex) : XDP_PASS;
+    if (LIKELY(!entrance.tagged) || verdict != XDP_PASS)
+        return verdict;
+    return push_tag(ctx, entrance.control) ? XDP_PASS : XDP_ABORTED;
 }
 
 #endif

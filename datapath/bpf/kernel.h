@@ -65,6 +65,8 @@ static long (*adjust_head)(struct xdp_md *ctx, int delta) = (void *)44;
 static long (*adjust_tail)(struct xdp_md *ctx, int delta) = (void *)65;
 static long (*fib_lookup)(struct xdp_md *ctx, struct fib_lookup *params, int size, u32 flags) = (void *)69;
 static long (*ringbuf_output)(void *ring, void *data, u64 size, u64 flags) = (void *)130;
+static u64 (*jiffies)(void) = (void *)118;
+static u64 (*coarse_clock)(void) = (void *)160;
 static long (*loop)(u32 count, void *step, void *context, u64 flags) = (void *)181;
 
 #endif

@@ -20,6 +20,7 @@ enum {
     /* Slots that are looked at for a flow to give up, and how many that could go are compared. */
     EVICTION_LOOK = 64,
     EVICTION_SAMPLE = 16,
+    VLANS_MOST = 8192,
 };
 
 /* One address, by words as they lie in memory. */
@@ -34,7 +35,8 @@ struct config {
     u64 seed;
     /* How many prefixes there are. */
     u32 prefixes;
-    u32 zero;
+    /* What a jiffy takes, in ns. */
+    u32 jiffy;
     /* Anycast prefixes: (address & mask) == network. */
     struct address network[MAX_PREFIXES];
     struct address mask[MAX_PREFIXES];
@@ -69,7 +71,29 @@ struct state {
     u32 epoch;
     /* Free entries of the table of pins that the programs have taken. */
     u64 pinned;
-    u64 reserved[5];
+    /* Until when what stands in the tables may be used, by the kernel's coarse clock in ns: piasd puts it
+     * off for as long as it lives. */
+    u64 until;
+    /* The same in jiffies, and of which `until` that is true. */
+    u64 until_jiffies;
+    u64 until_read;
+    /* What is left of the rate of echo replies, in millionths, and above it when that was. */
+    u64 echoes;
+    u64 reserved;
+    /* Of whom the tables are, for the process after this one: see src/xdp/kept.rs. */
+    u64 seed;
+    u64 fingerprint;
+    u64 reserved_too[6];
+};
+
+/* Echo replies a second, and at once. */
+enum { ECHO_RATE = 2000, ECHO_BURST = 1000 };
+
+/* Frames of one VLAN on an interface: its tag's lower 12 bits as in a packet, 0 for those without. */
+struct port {
+    u32 ifindex;
+    u16 tag;
+    u16 zero;
 };
 
 /* An interface that the programs are attached to, by its index; all others are 0. */
@@ -86,6 +110,21 @@ enum { NATIVE = 1, GENERIC = 2 };
 /* What came in there can leave by XDP_TX; anything can by XDP_REDIRECT. */
 enum { BOUNCES = 1, TAKES = 2 };
 
+/* A next hop, kept with whoever is reached by it. */
+struct known_hop {
+    /* In which epoch it was found. Written last, and only by who exchanged it for HOP_BUSY. */
+    u32 epoch;
+    u32 ifindex;
+    /* Destination and source of frames. */
+    u32 macs[3];
+    /* What the kernel knows of the path's MTU. */
+    u16 mtu;
+    /* The tag of its VLAN, or 0. */
+    u16 tag;
+};
+
+enum { HOP_BUSY = 0xFFFFFFFF };
+
 /* Another proxy, by the index of its handle. */
 struct peer {
     /* The generation of its handle: a pin of another generation is of a proxy that is gone. */
@@ -98,17 +137,11 @@ struct peer {
     struct address tunnel;
     /* Where this proxy's tunnel packets to it come from. */
     struct address own;
-    /* The epoch of the next hop below. Written last, and only by who exchanged it for HOP_BUSY. */
-    u32 hop_epoch;
-    u32 ifindex;
-    /* Destination and source of frames to it. */
-    u32 macs[3];
-    /* What the kernel knows of the path's MTU. */
-    u32 hop_mtu;
-    u32 reserved[16];
+    struct known_hop hop;
+    /* Which proxy it is. */
+    u64 id;
+    u64 reserved[7];
 };
-
-enum { HOP_BUSY = 0xFFFFFFFF };
 
 /* A target of this proxy, by the index of its handle. */
 struct target {
@@ -125,11 +158,7 @@ struct target {
     /* When a new flow to it was last told of, and when one that was answered, in ticks. */
     u32 told_new;
     u32 told_answer;
-    /* Its next hop, as of a peer. */
-    u32 hop_epoch;
-    u32 ifindex;
-    u32 macs[3];
-    u32 hop_mtu;
+    struct known_hop hop;
 };
 
 struct group_key {
@@ -228,7 +257,10 @@ struct nat_state {
     u64 next_id;
     /* Whether a mate wants to hear of flows that become others than they were. */
     u64 wanted;
-    u64 reserved[2];
+    /* A slot, and 1 more, whose flow could not begin, to be used before any other; 0 where there is none. A hint:
+     * it may have another flow by now. */
+    u64 returned;
+    u64 reserved;
 };
 
 /* Counters: the numbers of Path and, behind them, DropReason. */
@@ -237,7 +269,13 @@ enum {
     PATH_INGRESS_LOCAL = 2,
     PATH_JOIN_DELIVER = 4,
     PATH_JOIN_RETURN = 5,
+    PATH_ECHO = 8,
     PATH_FLOW_EVICTED = 22,
+    DROP_MALFORMED = 23,
+    DROP_BAD_SOURCE = 26,
+    DROP_PORT_ZERO = 28,
+    DROP_RATE_LIMITED = 42,
+    DROP_ICMP_IGNORED = 48,
     COUNTERS = 128,
 };
 

@@ -55,6 +55,16 @@ struct {
     TYPE(value, struct group);
 } GROUPS SEC(".maps");
 
+/* Each VLAN device twice: what frames come by it, and by what it is reached. A device and its frames on
+ * the interface below it lead to each other. */
+struct {
+    UINT(type, MAP_HASH);
+    UINT(max_entries, VLANS_MOST);
+    UINT(map_flags, MAP_NO_PREALLOC);
+    TYPE(key, struct port);
+    TYPE(value, struct port);
+} VLANS SEC(".maps");
+
 struct {
     UINT(type, MAP_PERCPU_ARRAY);
     UINT(max_entries, COUNTERS);

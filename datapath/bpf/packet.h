@@ -6,7 +6,7 @@
 #include "layout.h"
 
 enum { ETHERNET = 14, IPV4 = 20, IPV6 = 40, UDP = 8, TCP = 20, TCP_PROTOCOL = 6, UDP_PROTOCOL = 17 };
-enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4 };
+enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16 };
 
 /* Fields are at their natural places in all of these; where the frame itself begins does not matter
  * to the machines that this runs on. */
@@ -75,6 +75,7 @@ struct packet {
     u8 flags;
     /* Octets of the IP packet. */
     u16 length;
+    u8 ttl;
     /* A UDP datagram without a checksum. */
     u8 unsummed;
 };
@@ -128,21 +129,22 @@ INLINE int is_host6(const struct address *source)
     return (first & 0xE0) == 0x20 || (first & 0xFE) == 0xFC;
 }
 
-INLINE int read_ipv4(struct packet *packet, const struct xdp_md *ctx)
+/* Reads the packet at the octet `at` of the frame, which may have so much `room`. */
+INLINE int read_ipv4(struct packet *packet, const struct xdp_md *ctx, u32 at, u64 room)
 {
-    const void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-    const struct ipv4 *ip = data + ETHERNET;
-    if ((void *)(ip + 1) > end)
+    const struct ipv4 *ip = (void *)(long)ctx->data + at;
+    if ((void *)(ip + 1) > (void *)(long)ctx->data_end)
         return 0;
     u16 length = be16(ip->length);
     /* A fragment has an offset, or more behind it. */
     if (ip->version_ihl != 0x45 || ip->fragment & be16(0x3FFF) || ip->ttl <= 1 || length < IPV4
-        || (u64)(end - data) < ETHERNET + (u64)length || !is_host4(ip->source))
+        || length > room || !is_host4(ip->source))
         return 0;
     if (ip->protocol != TCP_PROTOCOL && ip->protocol != UDP_PROTOCOL)
         return 0;
     packet->v6 = 0;
     packet->length = length;
+    packet->ttl = ip->ttl;
     packet->flow.protocol = ip->protocol;
     packet->flow.client.high = 0;
     packet->flow.client.low = MAPPED(ip->source);
@@ -151,20 +153,20 @@ INLINE int read_ipv4(struct packet *packet, const struct xdp_md *ctx)
     return read_transport(packet, ctx, ip + 1, length - IPV4);
 }
 
-INLINE int read_ipv6(struct packet *packet, const struct xdp_md *ctx)
+INLINE int read_ipv6(struct packet *packet, const struct xdp_md *ctx, u32 at, u64 room)
 {
-    const void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-    const struct ipv6 *ip = data + ETHERNET;
-    if ((void *)(ip + 1) > end)
+    const struct ipv6 *ip = (void *)(long)ctx->data + at;
+    if ((void *)(ip + 1) > (void *)(long)ctx->data_end)
         return 0;
     u32 length = (u32)be16(ip->length) + IPV6;
     if ((ip->version_class_label & 0xF0) != 0x60 || ip->hop_limit <= 1
-        || (u64)(end - data) < ETHERNET + (u64)length || length > 0xFFFF || !is_host6(&ip->source))
+        || length > room || length > 0xFFFF || !is_host6(&ip->source))
         return 0;
     if (ip->next_header != TCP_PROTOCOL && ip->next_header != UDP_PROTOCOL)
         return 0;
     packet->v6 = 1;
     packet->length = length;
+    packet->ttl = ip->hop_limit;
     packet->flow.protocol = ip->next_header;
     packet->flow.client = ip->source;
     packet->flow.group = ip->destination;
@@ -175,10 +177,11 @@ INLINE int read_ipv6(struct packet *packet, const struct xdp_md *ctx)
 INLINE int read_packet(struct packet *packet, const struct xdp_md *ctx, const struct device *device)
 {
     u16 type = frame_type(ctx, device);
+    u64 room = (u64)ctx->data_end - ctx->data - ETHERNET;
     if (type == ETHERTYPE_IPV4)
-        return read_ipv4(packet, ctx);
+        return read_ipv4(packet, ctx, ETHERNET, room);
     if (type == ETHERTYPE_IPV6)
-        return read_ipv6(packet, ctx);
+        return read_ipv6(packet, ctx, ETHERNET, room);
     return 0;
 }
 

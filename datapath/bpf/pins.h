@@ -74,6 +74,17 @@ INLINE void pin_touch(struct pin *pin, u64 meta, u8 flags, u32 now)
         __sync_val_compare_and_swap(&pin->meta, meta, (meta & ~STAGES) | (u64)next << STAGE_AT);
 }
 
+/* One second, in ticks. */
+enum { SECOND = 61 };
+
+/* Whether a mate may have told of a flow. */
+INLINE int is_elsewhere(u64 hash)
+{
+    u32 slot = hash >> (64 - ELSEWHERE_BITS) >> 6;
+    const struct elsewhere *elsewhere = map_lookup(&ELSEWHERE, &slot);
+    return elsewhere == 0 || elsewhere->counters[(hash >> (64 - ELSEWHERE_BITS)) % ELSEWHERE_SLOT] != 0;
+}
+
 enum { NOT_PINNED, PINNED, BEING_PINNED };
 
 /* A flow, and its JAP's handle once that is known. */

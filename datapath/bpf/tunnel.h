@@ -7,6 +7,7 @@
 
 #include "maps.h"
 #include "packet.h"
+#include "vlan.h"
 
 struct geneve {
     u8 version_options;
@@ -44,59 +45,106 @@ INLINE u64 address_sum(const struct address *address)
     return (u32)address->high + (address->high >> 32) + (u32)address->low + (address->low >> 32);
 }
 
-/* Where a peer is reached; found once per epoch and kept with it. */
+/* Where a packet goes next. */
 struct hop {
+    /* Of an interface, not of a VLAN's device. */
     u32 ifindex;
     u32 macs[3];
-    u32 mtu;
+    u16 mtu;
+    /* The tag of its VLAN, or 0. */
+    u16 tag;
 };
 
-/* Asks the kernel. Fails where the next hop's address is not known: the kernel asks for it when
- * user space sends the packet. */
-INLINE int resolve_hop(struct xdp_md *ctx, const struct peer *peer, int v6, u16 length, struct hop *hop)
+/* A packet as routing sees it. */
+struct route {
+    struct address source;
+    struct address destination;
+    u16 source_port;
+    u16 destination_port;
+    u16 length;
+    u8 protocol;
+    u8 v6;
+};
+
+/* Asks the kernel for a packet's next hop. Fails where that has no known address: the kernel asks for it
+ * when user space sends the packet. And where the packet is too long. Its own function, so that it is
+ * verified once, and has a stack of its own. */
+__attribute__((noinline)) int resolve_hop(struct xdp_md *ctx, const struct route *route, struct hop *hop)
 {
+    if (route == 0 || hop == 0)
+        return 0;
     struct fib_lookup fib = {
-        .family = v6 ? AF_INET6 : AF_INET,
-        .l4_protocol = UDP_PROTOCOL,
-        .tot_len = length,
+        .family = route->v6 ? AF_INET6 : AF_INET,
+        .l4_protocol = route->protocol,
+        .sport = route->source_port,
+        .dport = route->destination_port,
+        .tot_len = route->length,
         .ifindex = ctx->ingress_ifindex,
-        .dport = be16(GENEVE_PORT),
     };
-    if (v6) {
-        __builtin_memcpy(fib.source, &peer->own, 16);
-        __builtin_memcpy(fib.destination, &peer->tunnel, 16);
+    if (route->v6) {
+        __builtin_memcpy(fib.source, &route->source, 16);
+        __builtin_memcpy(fib.destination, &route->destination, 16);
     } else {
-        fib.source[0] = peer->own.low >> 32;
-        fib.destination[0] = peer->tunnel.low >> 32;
+        fib.source[0] = route->source.low >> 32;
+        fib.destination[0] = route->destination.low >> 32;
     }
     if (fib_lookup(ctx, &fib, sizeof fib, 0) != 0)
         return 0;
-    hop->ifindex = fib.ifindex;
+    struct port device = {.ifindex = fib.ifindex};
+    const struct port *below = map_lookup(&VLANS, &device);
+    hop->ifindex = below != 0 ? below->ifindex : fib.ifindex;
+    hop->tag = below != 0 ? below->tag : 0;
     hop->mtu = fib.tot_len;
     __builtin_memcpy(hop->macs, fib.destination_mac, 6);
     __builtin_memcpy((u8 *)hop->macs + 6, fib.source_mac, 6);
     return 1;
 }
 
-/* The next hop of a peer, as it is known or by asking. */
-INLINE int find_hop(struct xdp_md *ctx, struct peer *peer, int v6, u32 epoch, u16 length, struct hop *hop)
+/* A next hop as it was found in this epoch; fails where it was not. */
+INLINE int recall_hop(const struct known_hop *known, u32 epoch, struct hop *hop)
 {
-    u32 known = *(volatile u32 *)&peer->hop_epoch;
-    if (LIKELY(known == epoch)) {
-        hop->ifindex = peer->ifindex;
-        hop->mtu = peer->hop_mtu;
-        __builtin_memcpy(hop->macs, peer->macs, 12);
-        return 1;
-    }
-    if (!resolve_hop(ctx, peer, v6, length, hop))
+    if (UNLIKELY(*(volatile u32 *)&known->epoch != epoch))
         return 0;
-    if (known != HOP_BUSY && __sync_val_compare_and_swap(&peer->hop_epoch, known, HOP_BUSY) == known) {
-        peer->ifindex = hop->ifindex;
-        peer->hop_mtu = hop->mtu;
-        __builtin_memcpy(peer->macs, hop->macs, 12);
-        __sync_lock_test_and_set(&peer->hop_epoch, epoch);
+    hop->ifindex = known->ifindex;
+    hop->mtu = known->mtu;
+    hop->tag = known->tag;
+    __builtin_memcpy(hop->macs, known->macs, 12);
+    return 1;
+}
+
+/* Asks the kernel for a next hop, and keeps it. */
+INLINE int learn_hop(struct xdp_md *ctx, struct known_hop *known, u32 epoch, const struct route *route,
+                     struct hop *hop)
+{
+    u32 seen = *(volatile u32 *)&known->epoch;
+    struct hop found = {};
+    if (!resolve_hop(ctx, route, &found))
+        return 0;
+    *hop = found;
+    if (seen != HOP_BUSY && __sync_val_compare_and_swap(&known->epoch, seen, HOP_BUSY) == seen) {
+        known->ifindex = found.ifindex;
+        known->mtu = found.mtu;
+        known->tag = found.tag;
+        __builtin_memcpy(known->macs, found.macs, 12);
+        __sync_lock_test_and_set(&known->epoch, epoch);
     }
     return 1;
+}
+
+/* The next hop of a peer for a packet of this length, as it is known or by asking. */
+INLINE int find_hop(struct xdp_md *ctx, struct peer *peer, int v6, u32 epoch, u16 length, struct hop *hop)
+{
+    if (LIKELY(recall_hop(&peer->hop, epoch, hop)))
+        return 1;
+    struct route route = {
+        .source = peer->own,
+        .destination = peer->tunnel,
+        .destination_port = be16(GENEVE_PORT),
+        .length = length,
+        .protocol = UDP_PROTOCOL,
+        .v6 = v6,
+    };
+    return learn_hop(ctx, &peer->hop, epoch, &route, hop);
 }
 
 /* Takes one off the TTL or hop limit, as the kernel does on the way to the TUN device. */
@@ -216,6 +264,13 @@ INLINE int write_headers(struct xdp_md *ctx, const struct packet *packet, const 
     return 1;
 }
 
+/* The live peer of a handle. */
+INLINE struct peer *live_peer(u32 index, u32 generation)
+{
+    struct peer *peer = map_lookup(&PEERS, &index);
+    return peer != 0 && peer->live && peer->generation == generation ? peer : 0;
+}
+
 /* What sending to a peer takes. */
 struct path {
     int v6;
@@ -234,6 +289,25 @@ INLINE int way_out(struct xdp_md *ctx, const struct device *from, u32 ifindex)
         return XDP_TX;
     const struct device *to = map_lookup(&DEVICE, &ifindex);
     return to != 0 && to->mode != 0 && (generic || to->sends & TAKES) ? XDP_REDIRECT : XDP_PASS;
+}
+
+/* A frame leaves that is ready but for the tag of its VLAN. */
+INLINE int leave(struct xdp_md *ctx, const struct hop *hop, int way)
+{
+    if (UNLIKELY(hop->tag != 0) && !push_tag(ctx, hop->tag))
+        return XDP_ABORTED;
+    return way == XDP_TX ? XDP_TX : redirect(hop->ifindex, 0);
+}
+
+/* Frames of this length carry no padding, or are not to be shortened. */
+enum { LEAST_FRAME = 60 };
+
+/* Cuts what a frame has behind so many octets, but for a short frame's padding. */
+INLINE int cut_tail(struct xdp_md *ctx, u32 octets)
+{
+    u32 least = octets > LEAST_FRAME ? octets : LEAST_FRAME;
+    long spare = (long)ctx->data_end - (long)ctx->data - least;
+    return spare <= 0 || adjust_tail(ctx, -(int)spare) == 0;
 }
 
 /* Finds the path to a peer; fails where XDP cannot send this packet there. */
@@ -260,7 +334,7 @@ INLINE int send_to_peer(struct xdp_md *ctx, const struct packet *packet, const s
     if (!write_headers(ctx, packet, peer, path->v6, &path->hop, path->port))
         return XDP_ABORTED;
     count(PATH_INGRESS_DIRECT);
-    return path->way == XDP_TX ? XDP_TX : redirect(path->hop.ifindex, 0);
+    return leave(ctx, &path->hop, path->way);
 }
 
 #endif

@@ -269,6 +269,14 @@ pub mod engine {
     /// it is not attached to are tried again.
     pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+    /// How long XDP goes on after a process that was killed, by what that knew last: as long as a service
+    /// manager takes to start the next one, which goes on with its tables. Beyond, all packets are passed up.
+    pub const GRACE: Duration = Duration::from_secs(3);
+
+    /// How long a proxy that the process before knew is held for alive without a word of the overlay; then flows
+    /// that are pinned to it are placed anew.
+    pub const FORMER_PEERS_FOR: Duration = Duration::from_secs(10);
+
     /// Sending sockets per address family: as many source ports are seen by routers and network cards
     /// that spread tunnel packets by a hash of the outer header.
     pub const SOURCE_PORTS: usize = 64;

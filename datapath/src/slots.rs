@@ -69,6 +69,23 @@ impl<T> Slots<T> {
         Handle { index, generation: 0 }
     }
 
+    /// Puts a value where a handle of other slots names it, or, where there is none any more, sees to it that
+    /// the handle names nothing. `false` if there is such a slot already: indexes have to grow.
+    pub fn restore(&mut self, handle: Handle, value: Option<T>) -> bool {
+        if (handle.index as usize) < self.slots.len() {
+            return false;
+        }
+        let skipped = self.slots.len() as u32..handle.index;
+        self.free.extend(skipped.clone());
+        self.slots.extend(skipped.map(|_| Slot { generation: 0, value: None }));
+        let generation = handle.generation.wrapping_add(u32::from(value.is_none()));
+        if value.is_none() {
+            self.free.push(handle.index);
+        }
+        self.slots.push(Slot { generation, value });
+        true
+    }
+
     /// The value, unless it is gone.
     #[must_use]
     pub fn get(&self, handle: Handle) -> Option<&T> {
@@ -122,6 +139,18 @@ mod tests {
         assert_eq!((slots.get(first), slots.get(second)), (None, Some(&'b')));
         assert_eq!(slots.remove(first), None);
         assert_eq!(slots.count(), 1);
+    }
+
+    #[test]
+    fn handles_of_other_slots_name_what_they_named() {
+        let mut slots = Slots::default();
+        let [live, gone] = [(1, 5), (3, 8)].map(|(index, generation)| Handle { index, generation });
+        assert!(slots.restore(live, Some('a')) && slots.restore(gone, None));
+        assert!(!slots.restore(live, Some('x')), "once");
+        assert_eq!((slots.get(live), slots.get(gone), slots.count()), (Some(&'a'), None, 1));
+        let new = ['b', 'c', 'd', 'e'].map(|value| slots.insert(value));
+        assert_eq!(slots.slots(), 5, "free slots are used");
+        assert!(!new.contains(&live) && !new.contains(&gone));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
     limits::{Limits, MAX_SEARCHED, rates},
     rate::Bucket,
     slots::{Handle, Slots},
+    xdp::kept::Former,
 };
 
 /// A live proxy.
@@ -142,6 +143,17 @@ impl Table {
             }
         } else if self.peers.count() < self.limits.members {
             let handle = self.peers.insert(Peer { id, tunnel, learnt_mtu: None });
+            self.peer_by_id.insert(id, handle);
+            self.peer_by_tunnel.insert(tunnel, handle);
+        }
+    }
+
+    /// A peer of the process before, whose pins are used further on. To be called before other peers are
+    /// set, in the order of their handles' indexes.
+    pub fn restore_peer(&mut self, former: &Former) {
+        let &Former { handle, id, tunnel } = former;
+        let peer = tunnel.map(|tunnel| Peer { id, tunnel, learnt_mtu: None });
+        if let (true, Some(tunnel)) = (self.peers.restore(handle, peer), tunnel) {
             self.peer_by_id.insert(id, handle);
             self.peer_by_tunnel.insert(tunnel, handle);
         }

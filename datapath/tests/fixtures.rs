@@ -26,7 +26,7 @@ fn run(text: &str) -> String {
             pipeline.apply(update, NOW, &mut Side::default());
         } else {
             let arrival = arrival(&words).unwrap_or_else(|| panic!("unknown line: {line}"));
-            for line in arrival.outcome(&mut pipeline) {
+            for line in arrival.outcome(&mut pipeline, NOW) {
                 found.push_str(&line);
                 found.push('\n');
             }

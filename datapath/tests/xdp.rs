@@ -8,6 +8,8 @@ mod fixtures;
 #[path = "support/hosts.rs"]
 #[allow(dead_code, reason = "links are the engine tests'")]
 mod hosts;
+#[path = "support/xdp_join.rs"]
+mod join;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -18,15 +20,17 @@ use std::{
 use aya::{TestRunOptions, programs::TestRun};
 use etherparse::{PacketBuilder, TcpHeader};
 use fixtures::{Arrival, NOW, all, arrival, config, to_hex, update};
-use hosts::{Host, privileged};
+use hosts::{Host, privileged, wait_for};
 use pias_datapath::{
     checksum,
     counters::Path,
+    drop_reason::DropReason,
     flow::ingress::PinRecord,
+    limits::Limits,
     pipeline::{Pipeline, Side},
     wire::ip::Ip,
     xdp::{
-        Program, Setup, Tables, Touched,
+        Program, Setup, Tables, Touched, Vlan,
         layout::{Device, Mode},
     },
 };
@@ -37,12 +41,14 @@ use pias_protocol::{
     hash::FlowKey,
     ids::{ProxyId, TargetId},
     placement::Candidate,
+    time::Time,
 };
 use proptest::{
     prelude::*,
     test_runner::{TestCaseError, TestRunner},
 };
 
+const DROP: u32 = 1;
 const PASS: u32 = 2;
 const TRANSMIT: u32 = 3;
 const REDIRECT: u32 = 4;
@@ -52,6 +58,8 @@ const CASES: u32 = 64;
 const FIRST_PORT: u16 = 50_000;
 /// Frames to peers carry this destination.
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+/// And this source.
+const NEAR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
 /// Frames to this host come in by this interface, with this destination.
 const LOOPBACK: u32 = 1;
 const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -59,7 +67,7 @@ const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// A host whose peers' next hops are known, so that XDP can send to them.
 fn host() -> Host {
     let host = Host::new("xdp");
-    host.ip("link add near type veth peer name far");
+    host.ip("link add near address 02:00:00:00:00:03 type veth peer name far");
     host.ip("link set near up");
     host.ip("link set far up");
     host.ip("address add 198.51.100.1/24 dev near");
@@ -68,6 +76,9 @@ fn host() -> Host {
         host.ip(&format!("neigh add 198.51.100.{last} lladdr 02:00:00:00:00:09 dev near"));
         host.ip(&format!("neigh add 2001:db8:1::{last} lladdr 02:00:00:00:00:09 dev near"));
     }
+    // To clients.
+    host.ip("route add default via 198.51.100.2");
+    host.ip("route add default via 2001:db8:1::2");
     host
 }
 
@@ -87,16 +98,26 @@ struct Two {
     shared: Pipeline,
     program: Program,
     tables: Tables,
-    /// Packets that XDP sent.
+    now: Time,
+    /// Packets that XDP sent to peers.
     sent: u64,
+    /// Packets that XDP brought to targets, and back to clients.
+    translated: u64,
 }
 
 impl Two {
     fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// With limits of its own.
+    fn with(change: impl FnOnce(&mut Limits)) -> Self {
         let mut config = config();
         // Small tables are made sooner.
         config.limits.ingress_flows = 1 << 12;
-        config.limits.members = 64;
+        config.limits.nat_flows = 1 << 12;
+        config.limits.members = 256;
+        change(&mut config.limits);
         let ports = std::array::from_fn(|at| FIRST_PORT + at as u16);
         let setup = Setup { pipeline: &config, source_ports: [ports; 2] };
         let (program, mut tables) = Program::load(&setup).unwrap_or_else(|error| panic!("{error}"));
@@ -104,31 +125,90 @@ impl Two {
         tables.set_device(LOOPBACK, Some(device(false)));
         tables.set_device(near(), Some(device(true)));
         let shared = Pipeline::sharing(config.clone(), tables.take_shared().unwrap()).unwrap();
-        Self { reference: Pipeline::new(config), shared, program, tables, sent: 0 }
+        let reference = Pipeline::new(config);
+        Self { reference, shared, program, tables, now: NOW, sent: 0, translated: 0 }
     }
 
     fn apply(&mut self, update: ForwardingUpdate) {
         let touched = Touched::by(&update);
-        self.reference.apply(update.clone(), NOW, &mut Side::default());
-        self.shared.apply(update, NOW, &mut Side::default());
+        self.reference.apply(update.clone(), self.now, &mut Side::default());
+        self.shared.apply(update, self.now, &mut Side::default());
         self.tables.follow(touched, self.shared.table(), config().underlay_mtu).unwrap();
+    }
+
+    /// Time passes.
+    fn wait(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.tables.set_now(self.now.into());
+        self.reference.tick(self.now, &mut Side::default());
+        self.shared.tick(self.now, &mut Side::default());
+        for flow in self.tables.flows() {
+            self.shared.noticed(flow, self.now, &mut Side::default());
+        }
+    }
+
+    /// What the reference makes of a packet.
+    fn expected(&mut self, arrival: &Arrival) -> Vec<String> {
+        arrival.outcome(&mut self.reference, self.now)
     }
 
     /// What XDP, and behind it user space, makes of a packet.
     fn outcome(&mut self, arrival: &Arrival) -> Vec<String> {
-        if let Arrival::Tun(bytes) = arrival
-            && let Some(frame) = frame(bytes)
-        {
+        let frame = match arrival {
+            Arrival::Tun(packet) => frame(packet),
+            Arrival::Tunnel(source, datagram) => Some(tunnel_frame(*source, datagram)),
+        };
+        if let Some(frame) = frame {
             let mut out = vec![0; 2048];
+            let before = self.drops();
             let (verdict, octets) = run(&mut self.program, &frame, &mut out);
             if verdict == REDIRECT {
-                self.sent += 1;
-                return sent(octets);
+                return self.left(octets);
             }
-            assert_eq!(verdict, PASS, "neither sent nor passed up");
-            assert_eq!(octets, frame, "what is passed up is as it came");
+            assert_eq!(octets, frame, "what is not sent is as it came");
+            if verdict == DROP {
+                let mut rose = self.drops().into_iter().zip(before).filter(|(now, was)| now != was);
+                let ((_, reason), _) = rose.next().expect("what is dropped is counted");
+                assert!(rose.next().is_none(), "once");
+                return vec![format!("verdict drop {}", reason.name())];
+            }
+            assert_eq!(verdict, PASS, "neither sent, dropped nor passed up");
         }
-        arrival.outcome(&mut self.shared)
+        arrival.outcome(&mut self.shared, self.now)
+    }
+
+    /// A frame that XDP sent: a packet to a peer, to a target or to a client.
+    fn left(&mut self, frame: &[u8]) -> Vec<String> {
+        let packet = &frame[14..];
+        let ip = Ip::parse(packet).unwrap();
+        if config().unicast.contains(&ip.source) {
+            self.sent += 1;
+            return sent(frame);
+        }
+        self.translated += u64::from(ip.protocol != 1 && ip.protocol != 58);
+        assert_eq!(frame[..6], MAC, "to the next hop");
+        assert!(frame.len() <= 60.max(14 + ip.end), "no more than a short frame's padding");
+        // As it would come out of the TUN device, before the kernel takes one off its TTL.
+        let bytes = to_hex(&one_hop_before(&packet[..ip.end]).unwrap());
+        vec!["verdict tun".to_owned(), format!("bytes {bytes}")]
+    }
+
+    fn drops(&self) -> Vec<(u64, DropReason)> {
+        let drops = DropReason::ALL.iter();
+        drops.map(|&reason| (self.program.drops(reason), reason)).collect()
+    }
+
+    /// XDP and the pipeline behind it have counted what the reference has.
+    fn assert_counted(&self) {
+        let (shared, reference) = (self.shared.counters(), self.reference.counters());
+        for &path in Path::ALL {
+            let counted = shared.path(path) + self.program.path(path);
+            assert_eq!(counted, reference.path(path), "{}", path.name());
+        }
+        for (here, reason) in self.drops() {
+            let counted = shared.drops(reason) + here;
+            assert_eq!(counted, reference.drops(reason), "{}", reason.name());
+        }
     }
 }
 
@@ -158,24 +238,39 @@ fn run_at<'a>(
 /// The frame that brought a packet to this host: the kernel took one off its TTL on the way to the TUN
 /// device. `None` for what no frame brings.
 fn frame(packet: &[u8]) -> Option<Vec<u8>> {
-    let mut frame = [OWN_MAC, [2, 0, 0, 0, 0, 2]].concat();
+    let packet = one_hop_before(packet)?;
+    let kind = if packet[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xDD] };
+    Some([&OWN_MAC[..], &[2, 0, 0, 0, 0, 2], &kind, &packet].concat())
+}
+
+/// The frame that brought what another proxy sent.
+fn tunnel_frame(source: IpAddr, datagram: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], OWN_MAC);
+    let own = config().unicast[usize::from(source.is_ipv6())];
+    let builder = match (source, own) {
+        (IpAddr::V4(source), IpAddr::V4(own)) => builder.ipv4(source.octets(), own.octets(), 60),
+        (IpAddr::V6(source), IpAddr::V6(own)) => builder.ipv6(source.octets(), own.octets(), 60),
+        _ => panic!("two families"),
+    };
+    let mut frame = Vec::new();
+    builder.udp(FIRST_PORT, pias_protocol::GENEVE_PORT).write(&mut frame, datagram).unwrap();
+    frame
+}
+
+/// A packet before somebody took one off its TTL.
+fn one_hop_before(packet: &[u8]) -> Option<Vec<u8>> {
     let mut packet = packet.to_vec();
     match packet.first()? >> 4 {
         4 if packet.len() >= 20 && packet[8] < 255 => {
-            frame.extend([8, 0]);
             packet[8] += 1;
             let sum = u32::from(u16::from_be_bytes([packet[10], packet[11]])) + 0xFEFF;
             let sum = (sum & 0xFFFF) + (sum >> 16);
             packet[10..12].copy_from_slice(&(sum as u16).to_be_bytes());
         }
-        6 if packet.len() >= 40 && packet[7] < 255 => {
-            frame.extend([0x86, 0xDD]);
-            packet[7] += 1;
-        }
+        6 if packet.len() >= 40 && packet[7] < 255 => packet[7] += 1,
         _ => return None,
     }
-    frame.extend(packet);
-    Some(frame)
+    Some(packet)
 }
 
 /// A frame to a peer as a fixture's lines; its outer headers are checked.
@@ -259,13 +354,13 @@ fn every_fixture_ends_alike_with_and_without_xdp() {
                     if let Some(update) = update(&words) {
                         two.apply(update);
                     } else if let Some(arrival) = arrival(&words) {
-                        let expected = arrival.outcome(&mut two.reference);
+                        let expected = two.expected(&arrival);
                         assert_eq!(two.outcome(&arrival), expected, "{}: {line}", path.display());
                     }
                 }
-                let counted = two.program.path(Path::IngressDirect);
-                assert_eq!(counted, two.sent, "{}: what was sent is counted", path.display());
-                counted
+                two.assert_counted();
+                assert_eq!(two.program.path(Path::IngressDirect), two.sent, "{}", path.display());
+                two.sent
             })
             .sum()
     });
@@ -326,6 +421,169 @@ fn a_next_hop_is_looked_up_again_when_routes_have_changed() {
         assert_eq!(to(&mut two), MAC, "as it was found before");
         two.tables.routes_changed();
         assert_eq!(to(&mut two), [2, 0, 0, 0, 0, 10]);
+    });
+}
+
+#[test]
+fn echo_requests_are_answered_at_the_rate_of_the_pipeline_and_no_more() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        for v6 in [false, true] {
+            let mut two = Two::new();
+            let (kind, oddity) = (if v6 { 128 } else { 8 }, Oddity::None);
+            let (client, code, to_nat, ttl, payload) = (Client::Host(1), 0, false, 60, 56);
+            let echo = Message { v6, client, to_nat, kind, code, ttl, payload, oddity };
+            let arrival = Arrival::Tun(echo.bytes());
+            let (_, at_once) = pias_datapath::limits::rates::ECHO;
+            for at in 0..at_once + 2 {
+                let expected = two.expected(&arrival);
+                assert_eq!(two.outcome(&arrival), expected, "echo {at}");
+            }
+            assert_eq!(two.program.path(Path::Echo), at_once);
+            assert_eq!(two.program.drops(DropReason::RateLimited), 2);
+            // Half a second later, in the coarse time that XDP has.
+            two.tables.set_now((NOW + Duration::from_millis(500)).into());
+            let next = (0..at_once + 2).filter(|_| two.outcome(&arrival).len() == 2).count();
+            assert!((950..1000).contains(&next), "{next} in half a second");
+        }
+    });
+}
+
+#[test]
+fn what_nobody_wants_goes_no_further() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let (mut two, _) = with_peer();
+        let (client, oddity) = (Client::Host(1), Oddity::None);
+        let good = Sent { group: 0, client, port: 9, flags: 0, ttl: 60, payload: 9, oddity };
+        for (reason, bad) in [
+            (DropReason::BadSource, Sent { client: Client::Anycast, ..good.clone() }),
+            (DropReason::BadSource, Sent { client: Client::Nat, group: 2, ..good.clone() }),
+            (DropReason::BadSource, Sent { client: Client::Nobody, ..good.clone() }),
+            (DropReason::PortZero, Sent { port: 0, group: 3, ..good.clone() }),
+            (DropReason::Malformed, Sent { oddity: Oddity::Cut(1), ..good.clone() }),
+        ] {
+            let frame = frame(&bad.bytes()).unwrap();
+            let before = two.program.drops(reason);
+            assert_eq!(run(&mut two.program, &frame, &mut [0; 2048]).0, DROP, "{bad:?}");
+            assert_eq!(two.program.drops(reason), before + 1, "{bad:?}");
+            // The same to somebody else is the kernel's.
+            let mut other = frame;
+            let destination = if other[12..14] == [8, 0] { 30..34 } else { 38..54 };
+            other[destination].fill(9);
+            assert_eq!(run(&mut two.program, &other, &mut [0; 2048]).0, PASS, "{bad:?}");
+        }
+    });
+}
+
+#[test]
+fn what_piasd_does_not_vouch_for_is_not_used() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let (mut two, mut next) = with_peer();
+        two.tables.vouch(Duration::from_millis(100));
+        assert_eq!(run(&mut two.program, &next(), &mut [0; 2048]).0, REDIRECT);
+        wait_for("the program to give up", || {
+            (run(&mut two.program, &next(), &mut [0; 2048]).0 == PASS).then_some(())
+        });
+        two.tables.vouch(Duration::from_secs(60));
+        assert_eq!(run(&mut two.program, &next(), &mut [0; 2048]).0, REDIRECT);
+    });
+}
+
+/// What carries the tag of a VLAN, with a priority.
+fn tagged(frame: &[u8], tag: u16) -> Vec<u8> {
+    let control = (0x6000 | tag).to_be_bytes();
+    [&frame[..12], &[0x81, 0, control[0], control[1]], &frame[12..]].concat()
+}
+
+#[test]
+fn frames_of_a_vlan_are_taken_where_piasd_has_told_of_it() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let (mut two, mut next) = with_peer();
+        let vlan = Vlan { index: 77, name: "lo.7".to_owned(), mac: [2, 0, 0, 0, 0, 7], tag: 7 };
+        let mut to_vlan = |two: &mut Two, tag| {
+            let mut frame = tagged(&next(), tag);
+            frame[5] = 7;
+            let mut out = [0; 2048];
+            let (verdict, octets) = run(&mut two.program, &frame, &mut out);
+            if verdict == PASS {
+                assert_eq!(octets, frame, "what is passed up is as it came");
+            } else {
+                assert_eq!(octets[..14], [&MAC[..], &NEAR_MAC, &[8, 0]].concat(), "untagged");
+            }
+            verdict
+        };
+        assert_eq!(to_vlan(&mut two, 7), PASS, "nothing is known of it");
+        two.tables.set_vlan(LOOPBACK, &vlan, Some(device(false))).unwrap();
+        assert_eq!(to_vlan(&mut two, 7), REDIRECT);
+        assert_eq!(to_vlan(&mut two, 8), PASS, "another VLAN");
+        two.tables.set_vlan(LOOPBACK, &vlan, None).unwrap();
+        assert_eq!(to_vlan(&mut two, 7), PASS, "it is not XDP's any more");
+
+        // A frame of the VLAN that XDP has no answer to is tagged again.
+        two.tables.set_vlan(LOOPBACK, &vlan, Some(device(false))).unwrap();
+        two.apply(ForwardingUpdate::IngressForget(group(0)));
+        assert_eq!(to_vlan(&mut two, 7), PASS);
+    });
+}
+
+#[test]
+fn what_leaves_by_a_vlan_carries_its_tag() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let (mut two, mut next) = with_peer();
+        let echo = Message {
+            v6: true,
+            client: Client::Host(1),
+            to_nat: false,
+            kind: 128,
+            code: 0,
+            ttl: 60,
+            payload: 56,
+            oddity: Oddity::None,
+        };
+        let echo = frame(&echo.bytes()).unwrap();
+        let untagged = [next(), echo.clone()].map(|frame| {
+            let mut out = [0; 2048];
+            let (verdict, octets) = run(&mut two.program, &frame, &mut out);
+            assert_eq!(verdict, REDIRECT);
+            octets.to_vec()
+        });
+        // The kernel's routes lead to `near`: say that it is the device of a VLAN on the loopback, by which
+        // then all leaves that came in there.
+        let vlan = Vlan { index: near(), name: "near".to_owned(), mac: NEAR_MAC, tag: 7 };
+        let below = Device { bounces: true, ..device(false) };
+        two.tables.set_device(LOOPBACK, Some(below));
+        two.tables.set_vlan(LOOPBACK, &vlan, Some(below)).unwrap();
+        two.tables.routes_changed();
+        for (frame, untagged) in [next(), echo].into_iter().zip(untagged) {
+            for arrives in [frame.clone(), {
+                let mut tagged = tagged(&frame, 7);
+                tagged[..6].copy_from_slice(&NEAR_MAC);
+                tagged
+            }] {
+                let mut out = [0; 2048];
+                let (verdict, octets) = run(&mut two.program, &arrives, &mut out);
+                assert_eq!(verdict, TRANSMIT);
+                assert_eq!(octets[12..16], [0x81, 0, 0, 7]);
+                // Of another flow, so its source port is another.
+                let (headers, rest) = (&untagged[..12], &untagged[12..26]);
+                assert_eq!((&octets[..12], &octets[16..30]), (headers, rest));
+                assert_eq!(octets.len(), untagged.len() + 4);
+            }
+        }
     });
 }
 
@@ -460,6 +718,8 @@ enum Client {
     Anycast,
     /// Somebody who says that he is this proxy's NAT address.
     Nat,
+    /// Somebody whose address is no host's.
+    Nobody,
 }
 
 impl Client {
@@ -468,6 +728,7 @@ impl Client {
             Self::Host(last) => [192, 0, 2, last],
             Self::Anycast => [203, 0, 113, 99],
             Self::Nat => [192, 0, 2, 200],
+            Self::Nobody => [127, 0, 0, 1],
         }
     }
 
@@ -476,6 +737,7 @@ impl Client {
             Self::Host(last) => format!("2001:db8:77::{last}"),
             Self::Anycast => "2001:db8:a::99".to_owned(),
             Self::Nat => "2001:db8:2::1".to_owned(),
+            Self::Nobody => "::ffff:192.0.2.1".to_owned(),
         };
         address.parse::<Ipv6Addr>().unwrap().octets()
     }
@@ -501,6 +763,8 @@ enum Oddity {
 enum Step {
     /// A client's packet.
     Packet(Sent),
+    /// A message of ICMP.
+    Message(Message),
     /// A peer says that it has the flow of this packet.
     Notice(ProxyId, Sent),
     /// The overlay says something.
@@ -557,28 +821,98 @@ impl Oddity {
     }
 }
 
-fn sent_by_clients() -> impl Strategy<Value = Sent> {
-    let oddity = prop_oneof![
+fn oddities() -> impl Strategy<Value = Oddity> {
+    prop_oneof![
         6 => Just(Oddity::None),
         2 => (0..60_usize, 1..=255_u8).prop_map(|(at, value)| Oddity::Octet(at, value)),
         1 => (1..50_usize).prop_map(Oddity::Cut),
         1 => (1..20_usize).prop_map(Oddity::Padding),
         1 => Just(Oddity::Unsummed),
-    ];
-    let flags = prop_oneof![Just(2_u8), Just(16), Just(17), Just(4), Just(18)];
-    let ttl = prop_oneof![8 => Just(60_u8), 1 => 1..4_u8];
-    let payload = prop_oneof![8 => 0..40_usize, 1 => 1380..1460_usize];
-    let client = prop_oneof![
+    ]
+}
+
+fn clients() -> impl Strategy<Value = Client> {
+    prop_oneof![
         20 => (1..6_u8).prop_map(Client::Host),
         1 => Just(Client::Anycast),
         1 => Just(Client::Nat),
-    ];
-    (0..GROUPS.len(), client, 1000..1006_u16, flags, ttl, payload, oddity).prop_map(
+        1 => Just(Client::Nobody),
+    ]
+}
+
+fn sent_by_clients() -> impl Strategy<Value = Sent> {
+    let flags = prop_oneof![Just(2_u8), Just(16), Just(17), Just(4), Just(18)];
+    let ttl = prop_oneof![8 => Just(60_u8), 1 => 1..4_u8];
+    let payload = prop_oneof![8 => 0..40_usize, 1 => 1380..1460_usize];
+    let port = prop_oneof![40 => 1000..1006_u16, 1 => Just(0)];
+    (0..GROUPS.len(), clients(), port, flags, ttl, payload, oddities()).prop_map(
         |(group, client, port, flags, ttl, payload, oddity)| Sent {
             group,
             client,
             port,
             flags,
+            ttl,
+            payload,
+            oddity,
+        },
+    )
+}
+
+/// A message of ICMP to one of this proxy's addresses.
+#[derive(Clone, Debug)]
+struct Message {
+    v6: bool,
+    client: Client,
+    /// Whether it is to a NAT address.
+    to_nat: bool,
+    kind: u8,
+    code: u8,
+    ttl: u8,
+    payload: usize,
+    oddity: Oddity,
+}
+
+impl Message {
+    fn bytes(&self) -> Vec<u8> {
+        let payload = vec![7; self.payload];
+        let rest = [0, 9, 0, 1];
+        let mut bytes = Vec::new();
+        if self.v6 {
+            let to = if self.to_nat { Client::Nat } else { Client::Anycast };
+            PacketBuilder::ipv6(self.client.v6(), to.v6(), self.ttl)
+                .icmpv6_raw(self.kind, self.code, rest)
+                .write(&mut bytes, &payload)
+                .unwrap();
+        } else {
+            let to = if self.to_nat { Client::Nat } else { Client::Anycast };
+            PacketBuilder::ipv4(self.client.v4(), to.v4(), self.ttl)
+                .icmpv4_raw(self.kind, self.code, rest)
+                .write(&mut bytes, &payload)
+                .unwrap();
+        }
+        self.oddity.apply(&mut bytes, false);
+        bytes
+    }
+}
+
+fn messages() -> impl Strategy<Value = Message> {
+    let kind = prop_oneof![
+        4 => Just(8_u8),
+        4 => Just(128_u8),
+        1 => 0..15_u8,
+        1 => 128..140_u8,
+    ];
+    let code = prop_oneof![9 => Just(0_u8), 1 => 0..5_u8];
+    let ttl = prop_oneof![8 => Just(60_u8), 1 => 1..4_u8];
+    let to_nat = prop_oneof![9 => Just(false), 1 => Just(true)];
+    let payload = prop_oneof![8 => 0..60_usize, 1 => 1380..1460_usize];
+    (any::<bool>(), clients(), to_nat, kind, code, ttl, payload, oddities()).prop_map(
+        |(v6, client, to_nat, kind, code, ttl, payload, oddity)| Message {
+            v6,
+            client,
+            to_nat,
+            kind,
+            code,
             ttl,
             payload,
             oddity,
@@ -643,12 +977,15 @@ fn play(steps: &[Step]) -> Result<u64, TestCaseError> {
                 continue;
             }
             Step::Packet(packet) => Arrival::Tun(packet.bytes()),
+            Step::Message(message) => Arrival::Tun(message.bytes()),
             Step::Notice(from, packet) => notice(*from, packet),
         };
-        let expected = arrival.outcome(&mut two.reference);
+        let expected = two.expected(&arrival);
         prop_assert_eq!(two.outcome(&arrival), expected, "{:?}", step);
     }
     prop_assert_eq!(pins(&two.shared), pins(&two.reference));
+    prop_assert_eq!(join::flows(&two.shared), join::flows(&two.reference));
+    two.assert_counted();
     Ok(two.sent)
 }
 
@@ -675,6 +1012,7 @@ fn packets_at_random_end_alike_with_and_without_xdp() {
     host().run(|| {
         let step = prop_oneof![
             20 => sent_by_clients().prop_map(Step::Packet),
+            5 => messages().prop_map(Step::Message),
             1 => ((2..8_u64).prop_map(ProxyId), sent_by_clients())
                 .prop_map(|(from, packet)| Step::Notice(from, packet)),
             4 => updates().prop_map(Step::Update),

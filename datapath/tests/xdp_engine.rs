@@ -5,13 +5,15 @@
 mod support;
 
 use std::{
-    net::TcpStream,
+    io::{BufRead, BufReader},
+    net::{TcpStream, UdpSocket},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -21,30 +23,46 @@ use nix::{
 };
 use pias_datapath::{
     counters::Path,
-    engine::FastConfig,
-    xdp::{Interface, layout::Mode},
+    engine::{self, EngineConfig, FastConfig},
+    limits::engine::{GRACE, TICK},
+    xdp::{
+        Interface, Vlan,
+        kept::{self, Kept},
+        layout::Mode,
+    },
 };
 use support::{
-    bed::{BPF_DIRECTORY, Bed, FAR, GROUPS, NEAR, Proxy, TARGETS, key, socket, try_start},
-    hosts::{Host, privileged, wait_for},
+    bed::{
+        BPF_DIRECTORY, Bed, FAR, GROUPS, NEAR, Proxy, TARGETS, engine_config, key, route, socket,
+        try_start,
+    },
+    hosts::{End, Host, privileged, wait_for},
     traffic::{assert_echo, assert_spoken, echo_service, tcp_there_and_back, udp_client},
 };
 
 /// Endpoints of the near and of the far proxy.
 const TUNNELS: [[&str; 2]; 2] = [["10.2.0.1", "10.2.0.2"], ["2001:db8:2::1", "2001:db8:2::2"]];
 const BULK: usize = 8 << 20;
+/// Packets that the kernel sends into any new device: solicitations and reports.
+const KERNELS_OWN: u64 = 10;
+/// Of the near host's interfaces.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// XDP for what enters the near host by its two interfaces, and leaves by them. What their other ends send
 /// has its checksums, and they listen, as they must for XDP to send to them.
 fn fast(bed: &Bed) -> FastConfig {
-    let interface = |(name, other): (&'static str, &Host)| {
+    for (name, other) in [("client", &bed.client), (FAR, &bed.far)] {
         other.command("ethtool", "-K near tx off gro on");
         bed.near.ip(&format!("link set {name} address 02:00:00:00:00:01"));
-        let index = bed.near.run(move || if_nametoindex(name).unwrap());
-        Interface { index, name: name.to_owned(), mac: [2, 0, 0, 0, 0, 1], is_veth: true }
-    };
-    let interfaces = [("client", &bed.client), (FAR, &bed.far)].map(interface).to_vec();
+    }
+    let interfaces = bed.near.run(|| ["client", FAR].map(interface).to_vec());
     FastConfig { interfaces, required: true }
+}
+
+/// An interface of the host whose thread this is.
+fn interface(name: &str) -> Interface {
+    let (index, vlans) = (if_nametoindex(name).unwrap(), Vec::new());
+    Interface { index, name: name.to_owned(), mac: Some(MAC), is_veth: true, vlans }
 }
 
 /// Gives a host a BPF file system that only it sees, and that vanishes with it.
@@ -71,6 +89,13 @@ fn with_xdp_on(
 ) -> (Bed, FastConfig, Proxy, Proxy) {
     let config = fast(&bed);
     let near = Proxy::start_with(&bed.near, NEAR, &[near_unicast], Some(config.clone()));
+    let far = far_proxy(&bed, [near_unicast, far_unicast]);
+    tell(&near, far_unicast);
+    (bed, config, near, far)
+}
+
+/// The proxy that delivers, and its targets.
+fn far_proxy(bed: &Bed, [near_unicast, far_unicast]: [&str; 2]) -> Proxy {
     let far = Proxy::start(&bed.far, FAR, &[far_unicast]);
     far.peer(NEAR, near_unicast);
     for (groups, target) in GROUPS.iter().zip(TARGETS) {
@@ -79,8 +104,7 @@ fn with_xdp_on(
             far.target(group, target);
         }
     }
-    tell(&near, far_unicast);
-    (bed, config, near, far)
+    far
 }
 
 /// Tells the near proxy that the far one delivers.
@@ -95,11 +119,19 @@ fn tell(near: &Proxy, far_unicast: &str) {
 fn through_tun(host: &Host) -> u64 {
     host.run(|| {
         let words = ["-s", "-j", "link", "show", "pias0"];
-        let output = std::process::Command::new("ip").args(words).output().unwrap();
+        let output = Command::new("ip").args(words).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let (_, sent) = text.split_once("\"tx\":").unwrap();
         let (_, packets) = sent.split_once("\"packets\":").unwrap();
         packets.split(',').next().unwrap().parse().unwrap()
+    })
+}
+
+/// Whether a program is attached to an interface.
+fn is_attached(host: &Host, name: &'static str) -> bool {
+    host.run(move || {
+        let output = Command::new("ip").args(["link", "show", name]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().contains("xdp")
     })
 }
 
@@ -307,12 +339,7 @@ fn a_next_engine_without_xdp_leaves_nothing_attached() {
     next.handle.resume().unwrap();
     assert!(modes(&next).is_empty());
     near.engine.stop();
-    let attached = |name: &'static str| {
-        let words = ["link", "show", name];
-        let output = std::process::Command::new("ip").args(words).output().unwrap();
-        String::from_utf8(output.stdout).unwrap().contains("xdp")
-    };
-    assert!(!bed.near.run(move || attached("client") || attached(FAR)));
+    assert!(!is_attached(&bed.near, "client") && !is_attached(&bed.near, FAR));
     assert_echo(&udp_client(&bed.client, socket(GROUPS[0][0])), b"through the TUN device");
 }
 
@@ -329,4 +356,264 @@ fn an_engine_that_nobody_took_over_keeps_its_program() {
     assert_eq!(modes(&near), [Ok(Mode::Native), Ok(Mode::Native)]);
     let (sent, heard) = steady.end();
     assert_eq!(heard, sent, "all that was sent came back");
+}
+
+/// What the process is asked to be by which the tests start the near proxy in one of its own.
+const NEAR_ALONE: &str = "PIAS_TEST_NEAR_ALONE";
+
+/// The near proxy in a process of its own.
+struct Alone(Child);
+
+impl Alone {
+    /// On its host, told of the far proxy, with XDP.
+    fn start(bed: &Bed) -> Self {
+        let mut child = bed.near.run(|| {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "the_near_proxy_alone", "--nocapture"])
+                .env(NEAR_ALONE, "1")
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        });
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("it serves")), "it did not start");
+        route(&bed.near, NEAR, "pias0");
+        Self(child)
+    }
+
+    /// As by `kill -9`.
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn the_near_proxy_alone() {
+    if std::env::var_os(NEAR_ALONE).is_none() {
+        return;
+    }
+    let fast = FastConfig { interfaces: ["client", FAR].map(interface).to_vec(), required: true };
+    let mut config = engine_config(NEAR, &[TUNNELS[0][0]], "pias0", Some(fast));
+    // As of a process of its own.
+    config.pipeline.seed = 99;
+    let near = Proxy::start_here(config, engine::start).unwrap();
+    tell(&near, TUNNELS[0][1]);
+    near.handle.counters().unwrap();
+    println!("it serves");
+    // Until it is killed.
+    let _ = near.ended.recv();
+}
+
+/// A near proxy of its own whose XDP forwards, and a far one.
+fn with_near_alone() -> (Bed, FastConfig, Alone, Proxy) {
+    let bed = Bed::new();
+    mount_bpf(&bed.near);
+    let config = fast(&bed);
+    let near = Alone::start(&bed);
+    let far = far_proxy(&bed, TUNNELS[0]);
+    (bed, config, near, far)
+}
+
+/// Whether what is sent comes back at once.
+fn is_echoed(client: &UdpSocket) -> bool {
+    let mut buffer = [0; 64];
+    // A packet that the kernel has no route for is answered with an error.
+    client.send(b"?").is_ok() && client.recv(&mut buffer).is_ok()
+}
+
+#[test]
+fn after_a_crash_flows_go_on_for_a_time_of_grace_and_no_longer() {
+    if !privileged() {
+        return;
+    }
+    let (bed, config, near, _far) = with_near_alone();
+    let client = udp_client(&bed.client, socket(GROUPS[0][0]));
+    assert_echo(&client, b"before");
+    near.kill();
+    let killed = Instant::now();
+    assert!(bed.near.run(|| if_nametoindex("pias0").is_err()), "its device and routes are gone");
+    for _ in 0..20 {
+        assert!(is_echoed(&client), "{:?} after", killed.elapsed());
+    }
+    wait_for("XDP to give up", || (!is_echoed(&client)).then_some(()));
+    let passed = killed.elapsed();
+    assert!(passed + TICK >= GRACE && passed < GRACE * 2, "{passed:?}");
+
+    // Who comes too late begins anew.
+    let near = Proxy::start_with(&bed.near, NEAR, &[TUNNELS[0][0]], Some(config));
+    assert_eq!(modes(&near), [Ok(Mode::Native), Ok(Mode::Native)]);
+    assert!(near.handle.flows(Vec::new(), 10).unwrap().is_empty());
+    tell(&near, TUNNELS[0][1]);
+    assert_echo(&client, b"after");
+}
+
+#[test]
+fn an_engine_that_starts_soon_after_a_crash_goes_on_with_its_flows() {
+    if !privileged() {
+        return;
+    }
+    let (bed, config, near, _far) = with_near_alone();
+    let steady = Steady::start(&bed.client, GROUPS[0][0]);
+    near.kill();
+    let near = Proxy::start_with(&bed.near, NEAR, &[TUNNELS[0][0]], Some(config));
+    assert_eq!(modes(&near), [Ok(Mode::Native), Ok(Mode::Native)]);
+    let direct = || near.handle.counters().unwrap().path(Path::IngressDirect);
+    let flows = near.handle.flows(Vec::new(), 10).unwrap();
+    assert_eq!(flows.len(), 1, "nobody has told it of the far proxy: {flows:?}");
+    wait_for("its XDP to work", || (direct() > 100).then_some(()));
+    tell(&near, TUNNELS[0][1]);
+    let (sent, heard) = steady.end();
+    assert_eq!(heard, sent, "all that was sent came back");
+    let passed_up = through_tun(&bed.near);
+    assert!(passed_up <= KERNELS_OWN, "{passed_up} packets of {sent} were passed up");
+    let again = near.handle.flows(Vec::new(), 10).unwrap();
+    assert_eq!(again[0].client, flows[0].client);
+}
+
+#[test]
+fn a_proxy_that_only_the_process_before_knew_is_forgotten() {
+    if !privileged() {
+        return;
+    }
+    let (bed, config, near, _far) = with_near_alone();
+    let client = udp_client(&bed.client, socket(GROUPS[0][0]));
+    assert_echo(&client, b"before");
+    near.kill();
+    let near = Proxy::start_with(&bed.near, NEAR, &[TUNNELS[0][0]], Some(config));
+    assert!(is_echoed(&client));
+    wait_for("the far proxy to be forgotten", || (!is_echoed(&client)).then_some(()));
+    let flows = near.handle.flows(Vec::new(), 10).unwrap();
+    assert!(flows.is_empty(), "{flows:?}");
+}
+
+#[test]
+fn tables_of_another_configuration_are_not_gone_on_with() {
+    if !privileged() {
+        return;
+    }
+    let (bed, _, near, _far) = with_near_alone();
+    near.kill();
+    bed.near.run(|| {
+        let EngineConfig { pins, pipeline, .. } =
+            engine_config(NEAR, &[TUNNELS[0][0]], "pias0", None);
+        let kept = Kept::find(&pins, &pipeline).unwrap();
+        assert_eq!((kept.seed, kept.peers.len()), (99, 1));
+        let mut smaller = pipeline.clone();
+        smaller.limits.ingress_flows /= 2;
+        assert!(Kept::find(&pins, &smaller).is_none(), "a table of another size");
+        let mut other = pipeline.clone();
+        other.anycast.pop();
+        assert!(Kept::find(&pins, &other).is_none(), "other prefixes");
+        kept::forget(&pins, &["PINS".to_owned(), "PEERS".to_owned()]);
+        assert!(Kept::find(&pins, &pipeline).is_none(), "all of them or none");
+    });
+}
+
+#[test]
+fn an_engine_that_ends_leaves_nothing_behind() {
+    if !privileged() {
+        return;
+    }
+    let (bed, _, near, _far) = with_xdp(TUNNELS[0]);
+    let files = || {
+        let read = || std::fs::read_dir(format!("{BPF_DIRECTORY}/pias0")).map(Iterator::count);
+        bed.near.run(read).unwrap_or(0)
+    };
+    assert_eq!(files(), 5, "two attachments and three tables");
+    near.engine.stop();
+    assert_eq!(files(), 0);
+    assert!(!is_attached(&bed.near, "client") && !is_attached(&bed.near, FAR));
+}
+
+/// Whether the kernel has devices of VLANs. CI's has.
+fn has_vlans(host: &Host) -> bool {
+    let words = ["link", "add", "link", "lo", "name", "lo.7", "type", "vlan", "id", "7"];
+    let has = host.run(move || Command::new("ip").args(words).output().unwrap().status.success());
+    assert!(has || std::env::var_os("CI").is_none(), "CI's kernel must have VLANs");
+    has
+}
+
+/// Puts both links of the near host into VLANs, whose tags their other ends see to.
+fn into_vlans(bed: &Bed) {
+    let default = ["0.0.0.0/0", "::/0"];
+    let client = End { addresses: &["10.1.0.2", "2001:db8:1::2"], routes: &default };
+    let near = End { addresses: &["10.1.0.1", "2001:db8:1::1"], routes: &[] };
+    into_vlan((&bed.client, NEAR, &client), (&bed.near, "client", &near), 7);
+    let near = End {
+        addresses: &["10.2.0.1", "2001:db8:2::1"],
+        routes: &["10.3.0.0/24", "192.0.2.2", "2001:db8:3::/64", "2001:db8:f2::1"],
+    };
+    let far = End {
+        addresses: &["10.2.0.2", "2001:db8:2::2"],
+        routes: &["10.1.0.0/24", "192.0.2.1", "2001:db8:1::/64", "2001:db8:f1::1"],
+    };
+    into_vlan((&bed.near, FAR, &near), (&bed.far, NEAR, &far), 9);
+}
+
+type Place<'a> = (&'a Host, &'a str, &'a End<'a>);
+
+fn into_vlan(one: Place<'_>, other: Place<'_>, tag: u16) {
+    for ((host, device, end), (_, _, far)) in [(one, other), (other, one)] {
+        host.ip(&format!("address flush dev {device}"));
+        // Tags stand in frames, and not beside them where XDP does not see them.
+        host.command("ethtool", &format!("-K {device} txvlan off rxvlan off"));
+        host.ip(&format!("link add link {device} name {device}.{tag} type vlan id {tag}"));
+        host.attach(&format!("{device}.{tag}"), end, far);
+    }
+}
+
+#[test]
+fn frames_come_and_go_in_vlans() {
+    if !privileged() {
+        return;
+    }
+    let bed = Bed::new();
+    mount_bpf(&bed.near);
+    if !has_vlans(&bed.client) {
+        eprintln!("skipped: this kernel has no VLANs");
+        return;
+    }
+    let mut config = fast(&bed);
+    into_vlans(&bed);
+    for (interface, tag) in config.interfaces.iter_mut().zip([7, 9]) {
+        let name = format!("{}.{tag}", interface.name);
+        let index = {
+            let name = name.clone();
+            bed.near.run(move || if_nametoindex(&name[..]).unwrap())
+        };
+        interface.vlans.push(Vlan { index, name, mac: MAC, tag });
+        // Of what has no tag nothing is XDP's.
+        interface.mac = None;
+    }
+    let near = Proxy::start_with(&bed.near, NEAR, &[TUNNELS[0][0]], Some(config));
+    let _far = far_proxy(&bed, TUNNELS[0]);
+    tell(&near, TUNNELS[0][1]);
+    for [datagrams, stream] in GROUPS {
+        assert_echo(&udp_client(&bed.client, socket(datagrams)), &[7; 1200]);
+        let (sent, received) = tcp_there_and_back(&bed.client, socket(stream), BULK);
+        assert_eq!(sent, received, "{stream}");
+    }
+    let entered = near.handle.counters().unwrap().path(Path::IngressDirect);
+    let passed_up = through_tun(&bed.near);
+    assert!(
+        entered > (2 * BULK / 1460) as u64 && passed_up < entered / 50,
+        "{passed_up} of {entered}"
+    );
+}
+
+#[test]
+fn echo_requests_do_not_reach_the_device() {
+    if !privileged() {
+        return;
+    }
+    let (bed, _, near, _far) = with_xdp(TUNNELS[0]);
+    for (router, anycast) in [("10.1.0.1", "203.0.113.10"), ("2001:db8:1::1", "2001:db8:a::10")] {
+        // So that the client's neighbours know each other.
+        bed.client.command("ping", &format!("-n -c 1 -W 2 {router}"));
+        bed.client.command("ping", &format!("-n -c 50 -i 0.01 -W 2 {anycast}"));
+    }
+    assert_eq!(near.handle.counters().unwrap().path(Path::Echo), 100);
+    let passed_up = through_tun(&bed.near);
+    assert!(passed_up <= KERNELS_OWN, "{passed_up} packets of 100 were passed up");
 }

@@ -4,19 +4,23 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     path::{self, PathBuf},
+    time::Duration,
 };
 
-use pias_protocol::{forwarding::ForwardingEvent, time::Time};
+use pias_protocol::{forwarding::ForwardingEvent, ids::ProxyId, time::Time};
 use tracing::{error, info, warn};
 
 use super::{outbox::Outbox, route_watch::RouteWatch};
 use crate::{
     counters::{Counters, Path},
-    limits::engine::{BATCH, LOOK_EVERY},
+    drop_reason::DropReason,
+    limits::engine::{BATCH, FORMER_PEERS_FOR, GRACE, LOOK_EVERY},
     pipeline::{Pipeline, PipelineConfig, Shared},
     slots::Handle,
     xdp::{
         AttachError, Attached, Features, Interface, LoadError, Program, Setup, Tables, Touched,
+        Vlan,
+        kept::{self, Kept},
         layout::{Device, Mode},
     },
 };
@@ -68,6 +72,12 @@ pub(super) struct Fast {
     features: Features,
     watch: RouteWatch,
     pins: PathBuf,
+    /// Whether what is in `pins` is this engine's: it goes with it.
+    owns_pins: bool,
+    /// Where the engine's clock begins.
+    began: Duration,
+    /// Peers of a process that was killed, of which nothing was heard yet.
+    former: Vec<ProxyId>,
     next_look: Time,
     /// Peers whose path had an MTU of its own when this was last looked at.
     narrow: Vec<Handle>,
@@ -82,25 +92,38 @@ struct Port {
 }
 
 impl Fast {
-    /// Loads the program; it is attached to nothing yet. With the memory for the pipeline.
+    /// Loads the program, with the tables of a process that was killed, if there are; it is attached to
+    /// nothing yet. With the memory for the pipeline.
     pub(super) fn load(
         config: &FastConfig,
         pins: PathBuf,
+        kept: Option<&Kept>,
         pipeline: &PipelineConfig,
         outbox: &Outbox,
     ) -> Result<(Self, Shared), FastError> {
         if config.interfaces.is_empty() {
             return Err(FastError::NoInterface);
         }
+        if let Err(error) = kept::make(&pins) {
+            let pins = pins.display();
+            info!(
+                "XDP ends with this process, without a time of grace, and is not handed over: no {pins} \
+                 ({error}); mount bpffs at /sys/fs/bpf"
+            );
+        }
         let watch = RouteWatch::open().map_err(FastError::Watch)?;
         let setup = Setup { pipeline, source_ports: outbox.source_ports() };
-        let (program, mut tables) = Program::load(&setup)?;
+        let (program, mut tables) = match kept {
+            Some(kept) => Program::load_kept(&setup, kept)?,
+            None => Program::load(&setup)?,
+        };
         let shared = tables.take_shared().ok_or(LoadError::Table("of shared memory"))?;
         let port = |interface: &Interface| Port {
             interface: interface.clone(),
             attached: Err(String::new()),
             told: None,
         };
+        let live = shared.peers.iter().filter(|peer| peer.tunnel.is_some());
         let fast = Self {
             ports: config.interfaces.iter().map(port).collect(),
             program,
@@ -108,6 +131,9 @@ impl Fast {
             features: Features::open(),
             watch,
             pins,
+            owns_pins: false,
+            began: kept.map_or(Duration::ZERO, |kept| kept.now),
+            former: live.map(|peer| peer.id).collect(),
             next_look: Time::ZERO,
             narrow: Vec::new(),
             given_up: false,
@@ -115,20 +141,60 @@ impl Fast {
         Ok((fast, shared))
     }
 
+    /// Where the engine's clock begins: not at nothing where tables of another engine are gone on with.
+    pub(super) const fn began(&self) -> Duration {
+        self.began
+    }
+
+    /// Proxies that the process before knew, and the overlay has not told of in time.
+    pub(super) fn unconfirmed(&mut self, now: Time) -> Vec<ProxyId> {
+        if now < Time::ZERO + self.began + FORMER_PEERS_FOR {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.former)
+    }
+
+    /// Tells the program that this engine lives.
+    pub(super) fn live(&self, now: Time) {
+        self.tables.set_now(now.into());
+        self.tables.vouch(GRACE);
+    }
+
+    /// The files that are this engine's.
+    pub(super) fn files(&self) -> Vec<String> {
+        let links =
+            self.ports.iter().filter_map(|port| port.attached.as_ref().ok()?.file(&port.interface));
+        let links: Vec<_> = links.collect();
+        let tables = kept::TABLES.iter().filter(|_| !links.is_empty());
+        tables.map(|&table| table.to_owned()).chain(links.iter().cloned()).collect()
+    }
+
     /// Attaches the program where it is not yet, and tells it what its interfaces can do.
     ///
     /// # Errors
     /// Why it is not attached to the first interface that it is not attached to; it is to the others.
     pub(super) fn attach(&mut self, now: Time) -> Result<(), AttachError> {
-        self.tables.set_now(now.into());
+        self.live(now);
         self.next_look = now + LOOK_EVERY;
         let mut outcome = Ok(());
+        // What takes another program's place is in the midst of packets at once.
         for port in &mut self.ports {
             port.take_back();
+            if port.is_new() && !self.given_up {
+                port.tell(Some(Mode::Native), &self.features, &mut self.tables);
+            }
+        }
+        for port in &mut self.ports {
             if !self.given_up && port.attached.is_err() {
                 outcome = outcome.and(port.attach(&mut self.program, &self.pins));
             }
-            port.tell(&self.features, &self.tables);
+            port.tell(port.mode(), &self.features, &mut self.tables);
+        }
+        if !self.owns_pins && !self.files().is_empty() {
+            self.owns_pins = true;
+            if let Err(error) = self.program.keep(&self.pins) {
+                warn!("XDP ends with this process, without a time of grace: {error}");
+            }
         }
         outcome
     }
@@ -137,28 +203,31 @@ impl Fast {
     fn detach(&mut self, why: &str) {
         for port in &mut self.ports {
             port.attached = Err(why.to_owned());
-            port.tell(&self.features, &self.tables);
+            port.tell(None, &self.features, &mut self.tables);
         }
     }
 
     /// Leaves what is attached to the next process.
     pub(super) fn leave(&mut self) {
+        self.owns_pins = false;
         for Port { interface, attached, .. } in &mut self.ports {
-            let pinned = attached.as_mut().map(|attached| attached.pin(interface, &self.pins));
-            if let Ok(Err(error)) = pinned {
+            if attached.as_mut().is_ok_and(|attached| !attached.leave()) {
                 let (name, pins) = (&interface.name, self.pins.display());
                 warn!(
                     interface = name,
                     "XDP is taken off, and the next process attaches it anew: it cannot be handed \
-                     over by {pins} ({error}); mount bpffs at /sys/fs/bpf"
+                     over by {pins}; mount bpffs at /sys/fs/bpf"
                 );
-                *attached = Err(error.to_string());
+                *attached = Err("it cannot be handed over".to_owned());
             }
         }
     }
 
     /// The forwarding table has changed.
     pub(super) fn follow(&mut self, touched: Touched, pipeline: &Pipeline) {
+        if let Touched::Peer(id) = touched {
+            self.former.retain(|&former| former != id);
+        }
         if self.given_up {
             return;
         }
@@ -183,7 +252,7 @@ impl Fast {
         now: Time,
         pipeline: &Pipeline,
     ) -> impl Iterator<Item = ForwardingEvent> {
-        self.tables.set_now(now.into());
+        self.live(now);
         let narrow = pipeline.narrow_peers();
         for &peer in self.narrow.iter().chain(narrow) {
             self.tables.set_peer(peer, pipeline.table(), pipeline.underlay_mtu());
@@ -208,6 +277,9 @@ impl Fast {
         for &path in Path::ALL {
             counters.count_many(path, self.program.path(path));
         }
+        for &reason in DropReason::ALL {
+            counters.count_drops(reason, self.program.drops(reason));
+        }
     }
 
     pub(super) fn view(&self) -> FastView {
@@ -225,7 +297,12 @@ impl Port {
         match program.attach(&self.interface, pins) {
             Ok(attached) => {
                 let mode = attached.mode().name();
-                info!(interface = name, mode, "XDP forwards what enters here");
+                if self.interface.mac.is_some() {
+                    info!(interface = name, mode, "XDP forwards what enters here");
+                }
+                for Vlan { name: vlan, tag, .. } in &self.interface.vlans {
+                    info!(interface = vlan, tag, on = name, mode, "XDP forwards what enters here");
+                }
                 self.attached = Ok(attached);
                 Ok(())
             }
@@ -240,23 +317,50 @@ impl Port {
         }
     }
 
-    /// What was left to a next process, which did not come.
+    /// What was left to a next process, which did not come, is taken as from another.
     fn take_back(&mut self) {
-        if self.attached.as_mut().is_ok_and(|attached| !attached.unpin()) {
-            self.attached = Err("another process has it".to_owned());
+        if self.attached.as_ref().is_ok_and(Attached::is_left) {
+            self.attached = Err(String::new());
         }
     }
 
+    /// Whether it was not tried yet to attach the program here.
+    fn is_new(&self) -> bool {
+        self.attached.as_ref().is_err_and(String::is_empty)
+    }
+
+    fn mode(&self) -> Option<Mode> {
+        self.attached.as_ref().ok().map(Attached::mode)
+    }
+
     /// Tells the program what can be sent from here, where that is new.
-    fn tell(&mut self, features: &Features, tables: &Tables) {
+    fn tell(&mut self, mode: Option<Mode>, features: &Features, tables: &mut Tables) {
         let Interface { index, mac, is_veth, .. } = self.interface;
-        let device = self.attached.as_ref().ok().map(|attached| {
+        let device = mode.map(|mode| {
             let sends = features.of(index, is_veth);
-            Device { mac, mode: attached.mode(), bounces: sends.bounces, takes: sends.takes }
+            // No frame is to an address of zeros.
+            let mac = mac.unwrap_or_default();
+            Device { mac, mode, bounces: sends.bounces, takes: sends.takes }
         });
-        if device != self.told {
-            tables.set_device(index, device);
-            self.told = device;
+        if device == self.told {
+            return;
+        }
+        tables.set_device(index, device);
+        for vlan in &self.interface.vlans {
+            if let Err(error) = tables.set_vlan(index, vlan, device) {
+                let name = &vlan.name;
+                warn!(interface = name, "what enters here takes the TUN device: {error}");
+            }
+        }
+        self.told = device;
+    }
+}
+
+impl Drop for Fast {
+    fn drop(&mut self) {
+        if self.owns_pins {
+            self.ports.clear();
+            kept::forget(&self.pins, &[]);
         }
     }
 }

@@ -74,8 +74,8 @@ pub struct EngineConfig {
     pub device: String,
     /// The pipeline's part. The engine binds its tunnel sockets to `pipeline.unicast`.
     pub pipeline: PipelineConfig,
-    /// A directory in a BPF file system, for what XDP is attached to while it is handed over. It is made
-    /// when it is needed, and nobody else puts anything there.
+    /// A directory in a BPF file system, for what outlives a process: see [`kept`](crate::xdp::kept). It
+    /// is made when it is needed, and nobody else puts anything there.
     pub pins: PathBuf,
     /// XDP in front of it, if any.
     pub fast: Option<FastConfig>,
@@ -162,7 +162,8 @@ pub struct Engine {
 
 /// Makes the TUN device and the tunnel sockets, and starts the engine's thread.
 ///
-/// Times in the pipeline count from this call.
+/// Times in the pipeline count from this call, or, where the flows of a process are gone on with that was
+/// killed a moment ago, from the start of that one.
 ///
 /// # Errors
 /// As [`StartError`] tells; then nothing is left behind.

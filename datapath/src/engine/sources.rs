@@ -16,7 +16,7 @@ use super::{
     outbox::Outbox,
     tunnel::Receiver,
 };
-use crate::pipeline::Pipeline;
+use crate::{pipeline::Pipeline, xdp::kept::Kept};
 
 /// What takes long to make, so that nobody should have to wait for it: the sockets that send to other
 /// proxies, the tables, and XDP, which is loaded and not attached. An engine that takes over is given it.
@@ -32,9 +32,14 @@ impl Prepared {
     /// # Errors
     /// [`StartError::Tunnel`], and [`StartError::Fast`] where XDP is required.
     pub fn new(config: &EngineConfig) -> Result<Self, StartError> {
+        Self::with(config, None)
+    }
+
+    /// The same with the tables of a process that was killed.
+    fn with(config: &EngineConfig, kept: Option<&Kept>) -> Result<Self, StartError> {
         let tunnel = |(address, source)| StartError::Tunnel { address, source };
         let outbox = Outbox::bind(&config.pipeline.unicast).map_err(tunnel)?;
-        let (pipeline, fast) = with_fast(config, &outbox)?;
+        let (pipeline, fast) = with_fast(config, kept, &outbox)?;
         Ok(Self { outbox, pipeline, fast })
     }
 }
@@ -42,11 +47,20 @@ impl Prepared {
 /// The pipeline, and XDP in front of it where that can be had.
 fn with_fast(
     EngineConfig { pipeline, pins, fast, .. }: &EngineConfig,
+    kept: Option<&Kept>,
     outbox: &Outbox,
 ) -> Result<(Pipeline, Option<Fast>), StartError> {
     let alone = || Ok((Pipeline::new(pipeline.clone()), None));
     let Some(config) = fast else { return alone() };
-    let loaded = Fast::load(config, pins.clone(), pipeline, outbox);
+    let load = |kept: Option<&Kept>| Fast::load(config, pins.clone(), kept, pipeline, outbox);
+    let loaded = match kept.map(|kept| load(Some(kept))) {
+        Some(Err(error)) => {
+            warn!("flows of the process before are forgotten: {error}");
+            load(None)
+        }
+        Some(loaded) => loaded,
+        None => load(None),
+    };
     let shared = loaded
         .and_then(|(fast, shared)| Ok((Pipeline::sharing(pipeline.clone(), shared)?, Some(fast))));
     match shared {
@@ -76,7 +90,12 @@ impl Sources {
         let device = Device::create(&config.device)
             .map_err(|source| StartError::Device { name: config.device.clone(), source })?;
         let receivers = receivers(config, Receiver::bind)?;
-        Ok(Self { device, receivers, prepared: Prepared::new(config)? })
+        // Who had the device before is gone, or it would be there yet.
+        let kept = config.fast.as_ref().and_then(|_| Kept::find(&config.pins, &config.pipeline));
+        if kept.is_some() {
+            info!("a process of this proxy was killed a moment ago: its flows stay where they are");
+        }
+        Ok(Self { device, receivers, prepared: Prepared::with(config, kept.as_ref())? })
     }
 
     /// Those of another process, and what was prepared.

@@ -39,7 +39,7 @@ use crate::{
     limits::engine::{BATCH, RECEIVES, TICK},
     packet::Packet,
     pipeline::{Adopted, Pipeline, Side, Verdict},
-    xdp::{self, AttachError, Touched},
+    xdp::{AttachError, Touched, kept},
 };
 
 /// What `epoll` calls the device, the inbox and the watch over routes; receivers are called by their index.
@@ -110,8 +110,11 @@ impl Worker {
     ) -> Result<Self, StartError> {
         let thread = |errno: Errno| StartError::Thread(errno.into());
         let epoll = wait_for(&inbox).map_err(thread)?;
+        let mut started = Instant::now();
         if let Some(fast) = &fast {
             epoll.add(fast, readable(ROUTES)).map_err(thread)?;
+            // The machine has been up for longer than any engine.
+            started = started.checked_sub(fast.began()).unwrap_or(started);
         }
         Ok(Self {
             epoll,
@@ -131,7 +134,7 @@ impl Worker {
                 outbox,
                 hooks,
                 side: Side::default(),
-                started: Instant::now(),
+                started,
             },
             next_tick: Time::ZERO,
             pins: config.pins,
@@ -155,7 +158,8 @@ impl Worker {
         let now = self.forward.now();
         let attached = self.forward.fast.as_mut().map_or(Ok(()), |fast| fast.attach(now));
         // Of interfaces that are not this engine's any more.
-        xdp::forget(&self.pins);
+        let files = self.forward.fast.as_ref().map(Fast::files).unwrap_or_default();
+        kept::forget(&self.pins, &files);
         attached
     }
 
@@ -199,9 +203,9 @@ impl Worker {
             }
             Ok(())
         }));
-        let Self { forward: Forward { hooks, device, .. }, receivers, .. } = self;
+        let Self { forward: Forward { hooks, device, fast, .. }, receivers, .. } = self;
         // Routes to the device go with it, before anyone hears of the end.
-        drop((device, receivers));
+        drop((fast, device, receivers));
         (hooks.ended)(result.unwrap_or(Err(EngineFailure::Panicked)));
     }
 
@@ -223,9 +227,13 @@ impl Worker {
             self.serve_inbox()?;
         }
         let now = self.forward.now();
-        if now >= self.next_tick && !self.paused {
+        if now >= self.next_tick {
             self.next_tick = now + TICK;
-            self.forward.tick(now);
+            if self.paused {
+                self.forward.stand_still(now);
+            } else {
+                self.forward.tick(now);
+            }
         }
         self.forward.flush(now);
         Ok(())
@@ -254,9 +262,6 @@ impl Worker {
     fn patience(&self) -> EpollTimeout {
         if self.backlog {
             return EpollTimeout::ZERO;
-        }
-        if self.paused {
-            return EpollTimeout::NONE;
         }
         let until_tick = self.next_tick - self.forward.now();
         // Up, or the last millisecond would be spent without waiting.
@@ -429,7 +434,17 @@ impl Forward {
         self.drain_side();
     }
 
+    /// XDP goes on alone.
+    fn stand_still(&self, now: Time) {
+        if let Some(fast) = &self.fast {
+            fast.live(now);
+        }
+    }
+
     fn tick(&mut self, now: Time) {
+        for id in self.fast.as_mut().map(|fast| fast.unconfirmed(now)).unwrap_or_default() {
+            self.update(ForwardingUpdate::PeerGone { id, heir: None }, now);
+        }
         self.pipeline.tick(now, &mut self.side);
         if let Some(fast) = &mut self.fast {
             self.side.events.extend(fast.tick(now, &self.pipeline));

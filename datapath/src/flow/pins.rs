@@ -253,7 +253,7 @@ pub(super) const fn port_bits(port: u16) -> u64 {
 }
 
 /// The address that [`address_words`] made words of.
-pub(super) fn address(words: [u64; 2]) -> IpAddr {
+pub(crate) fn address(words: [u64; 2]) -> IpAddr {
     let mut octets = [0; 16];
     octets[..8].copy_from_slice(&words[0].to_ne_bytes());
     octets[8..].copy_from_slice(&words[1].to_ne_bytes());

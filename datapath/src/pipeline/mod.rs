@@ -67,6 +67,7 @@ use crate::{
     rate::Bucket,
     slots::Handle,
     table::Table,
+    xdp::kept::Former,
 };
 
 /// What a pipeline is told once.
@@ -108,6 +109,10 @@ pub struct Shared {
     pub nat: NatMemory,
     /// Which flows are known beside the pinned and the translated ones.
     pub elsewhere: Elsewhere,
+    /// By which flows are spread over the tables.
+    pub seed: u64,
+    /// Peers that flows in them name already.
+    pub peers: Vec<Former>,
 }
 
 /// The tables of one proxy and what they do to packets. One engine owns it.
@@ -192,11 +197,13 @@ impl Pipeline {
     /// # Errors
     /// [`Misshapen`] where the words are no table of pinned flows.
     pub fn sharing(config: PipelineConfig, shared: Shared) -> Result<Self, Misshapen> {
-        let Shared { pins, beside, nat, elsewhere } = shared;
+        let Shared { pins, beside, nat, elsewhere, seed, peers } = shared;
         let mut pipeline = Self::new(config);
-        let PipelineConfig { limits, seed, .. } = pipeline.config;
         pipeline.pins = IngressTable::on(pins, beside, seed)?;
-        pipeline.nat = NatTable::on(nat, limits, seed);
+        pipeline.nat = NatTable::on(nat, pipeline.config.limits, seed);
+        for peer in &peers {
+            pipeline.table.restore_peer(peer);
+        }
         pipeline.standby.tell(elsewhere);
         Ok(pipeline)
     }

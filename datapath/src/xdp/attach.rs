@@ -1,24 +1,28 @@
 //! Attaching the program to interfaces, and handing what is attached to the next process.
 //!
 //! ```text
-//!   this process     Attached ──pin──► a file in bpffs ◄──── Attached::inherit     the next one
-//!                    (its program runs on)                   (one program in place of the other)
+//!   this process     Attached ──── a file in bpffs ◄──── Attached::new       the next one
+//!                    (its program runs on)               (one program in place of the other)
 //! ```
-//! An attachment lasts as long as a process or a file holds it: with a process that is killed it ends.
+//! An attachment lasts as long as a process or a file holds it. Where there is a BPF file system, a file holds it
+//! from the start: after a process that is killed it goes on for a time of grace ([`kept`](super::kept)).
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
-use aya::programs::{
-    ProgramError, Xdp, XdpMode,
-    links::{FdLink, PinnedLink},
-    xdp::XdpLink,
+use aya::{
+    pin::PinError,
+    programs::{
+        ProgramError, Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
+        xdp::XdpLink,
+    },
 };
 
 use super::{
-    LoadError,
+    LoadError, kept,
     layout::{DEVICES, Mode},
 };
 
@@ -29,10 +33,25 @@ pub struct Interface {
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// Its address.
-    pub mac: [u8; 6],
+    /// Its address; `None` where of what comes in there only frames of these VLANs are XDP's.
+    pub mac: Option<[u8; 6]>,
     /// Whether it is one end of a veth pair: what it sends is lost unless the other end listens.
     pub is_veth: bool,
+    /// VLANs on it whose frames are XDP's.
+    pub vlans: Vec<Vlan>,
+}
+
+/// The device of a VLAN (802.1Q) on an Ethernet interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its address, mostly that of the interface.
+    pub mac: [u8; 6],
+    /// The number in the tags of its frames, 1 to 4094.
+    pub tag: u16,
 }
 
 /// Why the program is not attached to an interface.
@@ -59,6 +78,9 @@ pub enum AttachError {
     /// The program is not loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// It cannot outlive this process, though there is a BPF file system.
+    #[error("what the XDP program is attached to cannot be held by a file: {0}")]
+    Pin(#[from] PinError),
     /// There are more interfaces than the program tells apart.
     #[error("the index {index} of {name} is too large for the XDP program (below {DEVICES})")]
     Index {
@@ -69,25 +91,28 @@ pub enum AttachError {
     },
 }
 
-/// A program that is attached to an interface, until this is dropped.
+/// A program that is attached to an interface, until this is dropped or, where a file holds it, its tables
+/// are not vouched for any more.
 #[derive(Debug)]
 pub struct Attached {
     mode: Mode,
-    link: Link,
+    /// `None` only while it is dropped.
+    link: Option<Link>,
+    /// Whether it is the next process's to take.
+    left: bool,
 }
 
 #[derive(Debug)]
 enum Link {
-    Held(FdLink),
+    Held(#[expect(dead_code, reason = "what it is open for is that it is")] FdLink),
     /// By a file, too.
     Pinned(PinnedLink),
-    /// Nothing, while one becomes the other.
-    Lost,
 }
 
 impl Attached {
     /// Puts the program in the place of that of the process before, if that left one in `directory`;
-    /// else attaches it, in its driver where that can.
+    /// else attaches it, in its driver where that can. Where `directory` can be in a BPF file system, a
+    /// file there holds it as well.
     ///
     /// # Errors
     /// As [`AttachError`] tells.
@@ -100,42 +125,51 @@ impl Attached {
             let name = interface.name.clone();
             return Err(AttachError::Index { name, index: interface.index });
         }
-        for mode in [Mode::Native, Mode::Generic] {
-            if let Some(inherited) = Self::inherit(program, interface, mode, directory) {
-                return Ok(inherited);
-            }
-        }
-        let attached = match Self::attach(program, interface.index, Mode::Native) {
+        let inherited = [Mode::Native, Mode::Generic].into_iter().find_map(|mode| {
+            let link = Self::inherit(program, &file(directory, interface, mode))?;
+            Some((mode, link))
+        });
+        let (mode, link) = match inherited {
+            Some(inherited) => inherited,
+            None => Self::attach_anew(program, interface)?,
+        };
+        let link = match kept::make(directory) {
+            Ok(()) => Link::Pinned(link.pin(file(directory, interface, mode))?),
+            // Its lack is told once and not for each interface.
+            Err(_) => Link::Held(link),
+        };
+        Ok(Self { mode, link: Some(link), left: false })
+    }
+
+    /// What a file holds that another process left. The file goes.
+    fn inherit(program: &mut Xdp, file: &Path) -> Option<FdLink> {
+        let link = PinnedLink::from_pin(file).ok()?.unpin().ok()?;
+        // It may be of an interface that is gone, whose name another one has by now.
+        let id = program.attach_to_link(XdpLink::try_from(link).ok()?).ok()?;
+        FdLink::try_from(program.take_link(id).ok()?).ok()
+    }
+
+    fn attach_anew(
+        program: &mut Xdp,
+        interface: &Interface,
+    ) -> Result<(Mode, FdLink), AttachError> {
+        let mut attach = |mode| Ok((mode, Self::attach(program, interface.index, mode)?));
+        let attached = match attach(Mode::Native) {
             // What its driver does not take, the kernel's networking does.
-            Err(Failure::Refused(_)) => Self::attach(program, interface.index, Mode::Generic),
+            Err(Failure::Refused(_)) => attach(Mode::Generic),
             done => done,
         };
         attached.map_err(|failure| failure.of(interface.name.clone()))
     }
 
-    /// What a file holds that another process left. The file goes.
-    fn inherit(
-        program: &mut Xdp,
-        interface: &Interface,
-        mode: Mode,
-        directory: &Path,
-    ) -> Option<Self> {
-        let link = PinnedLink::from_pin(file(directory, interface, mode)).ok()?.unpin().ok()?;
-        // It may be of an interface that is gone, whose name another one has by now.
-        let id = program.attach_to_link(XdpLink::try_from(link).ok()?).ok()?;
-        let link = FdLink::try_from(program.take_link(id).ok()?).ok()?;
-        Some(Self { mode, link: Link::Held(link) })
-    }
-
-    fn attach(program: &mut Xdp, index: u32, mode: Mode) -> Result<Self, Failure> {
+    fn attach(program: &mut Xdp, index: u32, mode: Mode) -> Result<FdLink, Failure> {
         let flags = match mode {
             Mode::Native => XdpMode::Driver,
             Mode::Generic => XdpMode::Skb,
         };
         let id = program.attach_to_if_index(index, flags).map_err(Failure::from)?;
         let link = program.take_link(id).map_err(Failure::from)?;
-        let link = FdLink::try_from(link).map_err(|_| Failure::NoLink)?;
-        Ok(Self { mode, link: Link::Held(link) })
+        FdLink::try_from(link).map_err(|_| Failure::NoLink)
     }
 
     /// How it is attached.
@@ -144,37 +178,32 @@ impl Attached {
         self.mode
     }
 
-    /// Leaves it to a file in `directory`, which must be in a BPF file system: it stays attached when
-    /// this process ends.
-    ///
-    /// # Errors
-    /// What the kernel says; then this is to be dropped.
-    pub fn pin(&mut self, interface: &Interface, directory: &Path) -> io::Result<()> {
-        fs::create_dir_all(directory)?;
-        if let Link::Held(link) = std::mem::replace(&mut self.link, Link::Lost) {
-            let path = file(directory, interface, self.mode);
-            let _ = fs::remove_file(&path);
-            self.link = Link::Pinned(link.pin(path).map_err(io::Error::other)?);
-        }
-        Ok(())
+    /// The name of the file that holds it, if one does.
+    #[must_use]
+    pub fn file(&self, interface: &Interface) -> Option<String> {
+        matches!(self.link, Some(Link::Pinned(_))).then(|| file_name(interface, self.mode))
     }
 
-    /// Takes the file away, if there is one. `false` where another process has it by now.
-    pub fn unpin(&mut self) -> bool {
-        self.link = match std::mem::replace(&mut self.link, Link::Lost) {
-            Link::Pinned(link) => link.unpin().map_or(Link::Lost, Link::Held),
-            other => other,
-        };
-        !matches!(self.link, Link::Lost)
+    /// Leaves it to the next process: it stays attached when this one ends. `false` where no file holds it.
+    pub const fn leave(&mut self) -> bool {
+        self.left = matches!(self.link, Some(Link::Pinned(_)));
+        self.left
+    }
+
+    /// Whether it was left, and may be another process's by now.
+    #[must_use]
+    pub const fn is_left(&self) -> bool {
+        self.left
     }
 }
 
-/// Takes away whatever another process left in `directory` that nobody took: it is attached no longer than
-/// that process lives.
-pub fn forget(directory: &Path) {
-    for left in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if let Err(error) = fs::remove_file(left.path()) {
-            tracing::warn!("cannot remove {}: {error}", left.path().display());
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if let Some(Link::Pinned(link)) = self.link.take()
+            && !self.left
+            && let Err(error) = link.unpin()
+        {
+            tracing::warn!("what XDP is attached to cannot be taken off: {error}");
         }
     }
 }
@@ -208,5 +237,9 @@ impl From<ProgramError> for Failure {
 }
 
 fn file(directory: &Path, interface: &Interface, mode: Mode) -> PathBuf {
-    directory.join(format!("{}-{}", interface.name, mode.name()))
+    directory.join(file_name(interface, mode))
+}
+
+fn file_name(interface: &Interface, mode: Mode) -> String {
+    format!("{}-{}", interface.name, mode.name())
 }

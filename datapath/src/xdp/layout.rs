@@ -6,6 +6,8 @@ use ipnet::IpNet;
 use pias_protocol::{group::GroupKey, hash::mapped};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use crate::{counters::Path, drop_reason::DropReason};
+
 /// Most candidates of a group.
 pub const MAX_CANDIDATES: usize = pias_protocol::limits::MAX_CANDIDATES;
 /// Most anycast prefixes.
@@ -26,8 +28,8 @@ pub struct Config {
     pub seed: u64,
     /// How many prefixes there are.
     pub prefixes: u32,
-    /// 0.
-    pub zero: u32,
+    /// What a jiffy takes, in nanoseconds.
+    pub jiffy: u32,
     /// Anycast prefixes.
     pub network: [Address; MAX_PREFIXES],
     /// Their masks.
@@ -152,13 +154,39 @@ impl Device {
     }
 }
 
+/// Frames of one VLAN on an interface, or what has no tag: `struct port`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Port {
+    /// The interface.
+    pub index: u32,
+    /// The tag, big-endian; 0 where there is none.
+    pub tag: [u8; 2],
+    /// 0.
+    pub zero: [u8; 2],
+}
+
+impl Port {
+    /// Frames with this tag, 0 for those without.
+    #[must_use]
+    pub const fn new(index: u32, tag: u16) -> Self {
+        Self { index, tag: tag.to_be_bytes(), zero: [0; 2] }
+    }
+}
+
 /// Words of `struct state`, and where its parts are.
 pub mod state {
     /// All of it; the first and the third stand beside the table of pins
     /// ([`pins`](crate::flow::pins)).
-    pub const WORDS: usize = 8;
+    pub const WORDS: usize = 16;
     /// Now, and above it the epoch of next hops.
     pub const NOW: usize = 1;
+    /// Until when the tables may be used, in nanoseconds of the kernel's coarse clock.
+    pub const UNTIL: usize = 3;
+    /// By which flows are spread over the table of pins, and whose the tables are: see [`kept`](crate::xdp::kept).
+    pub const SEED: usize = 8;
+    /// See there.
+    pub const FINGERPRINT: usize = 9;
 }
 /// Words of `struct peer`, and where its parts are.
 pub mod peer {
@@ -174,6 +202,8 @@ pub mod peer {
     pub const HOP: usize = 5;
     /// Destination and source of frames, 12 octets.
     pub const MACS: usize = 6;
+    /// Which proxy it is.
+    pub const ID: usize = 8;
 }
 /// Words of `struct target`, and where its parts are.
 pub mod target {
@@ -192,9 +222,14 @@ pub mod target {
 pub const BUCKET_WORDS: usize = crate::flow::pins::BUCKET_WORDS;
 /// The counters of flows that are known beside the pins are 2 to the power of this.
 pub const ELSEWHERE_BITS: u32 = crate::flow::elsewhere::BITS;
-/// Counters of the programs: those of [`Path`](crate::counters::Path), and behind them those of
-/// [`DropReason`](crate::drop_reason::DropReason).
+/// Counters of the programs: those of [`Path`], and behind them those of [`DropReason`].
 pub const COUNTERS: u32 = 128;
+
+/// The counter of a reason.
+#[must_use]
+pub const fn drop_counter(reason: DropReason) -> u32 {
+    Path::ALL.len() as u32 + reason as u32
+}
 
 /// A prefix as network and mask.
 #[must_use]
@@ -210,7 +245,12 @@ pub fn prefix(net: &IpNet) -> (Address, Address) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{counters::Path, drop_reason::DropReason, flow::nat, limits};
+    use crate::{
+        counters::Path,
+        drop_reason::DropReason,
+        flow::nat,
+        limits::{self, rates},
+    };
 
     const HEADER: &str = include_str!("../../bpf/layout.h");
 
@@ -221,6 +261,10 @@ mod tests {
         text.strip_prefix("0x")
             .map_or_else(|| text.parse(), |hex| u64::from_str_radix(hex, 16))
             .expect(name)
+    }
+
+    fn drops(reason: DropReason) -> u64 {
+        drop_counter(reason).into()
     }
 
     #[test]
@@ -236,6 +280,7 @@ mod tests {
             ("ELSEWHERE_BITS", u64::from(ELSEWHERE_BITS)),
             ("COUNTERS", u64::from(COUNTERS)),
             ("PATH_INGRESS_DIRECT", Path::IngressDirect as u64),
+            ("PATH_ECHO", Path::Echo as u64),
             ("PATH_FLOW_EVICTED", Path::FlowEvicted as u64),
             ("PATH_INGRESS_LOCAL", Path::IngressLocal as u64),
             ("PATH_JOIN_DELIVER", Path::JoinDeliver as u64),
@@ -246,18 +291,26 @@ mod tests {
             ("EVICTION_LOOK", limits::EVICTION_LOOK as u64),
             ("EVICTION_SAMPLE", limits::EVICTION_SAMPLE as u64),
             ("CELLS", nat::CELLS as u64),
+            ("DROP_MALFORMED", drops(DropReason::Malformed)),
+            ("DROP_BAD_SOURCE", drops(DropReason::BadSource)),
+            ("DROP_PORT_ZERO", drops(DropReason::PortZero)),
+            ("DROP_RATE_LIMITED", drops(DropReason::RateLimited)),
+            ("DROP_ICMP_IGNORED", drops(DropReason::IcmpIgnored)),
+            ("ECHO_RATE", rates::ECHO.0),
+            ("ECHO_BURST", rates::ECHO.1),
             ("PIAS_PORT", u64::from(pias_protocol::PIAS_PORT)),
             ("GENEVE_PORT", u64::from(pias_protocol::GENEVE_PORT)),
         ] {
             assert_eq!(defined(name), here, "{name}");
         }
-        assert!(Path::ALL.len() + DropReason::ALL.len() <= COUNTERS as usize);
+        assert!(drop_counter(*DropReason::ALL.last().unwrap()) < COUNTERS);
     }
 
     #[test]
     fn structures_are_as_long_as_in_c() {
         assert_eq!(size_of::<Config>(), 872);
         assert_eq!(size_of::<Key>(), 24);
+        assert_eq!(size_of::<Port>(), 8);
         assert_eq!(size_of::<Candidate>(), 24);
         assert_eq!(size_of::<Group>(), 1544);
     }

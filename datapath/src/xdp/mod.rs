@@ -14,22 +14,30 @@
 //!
 //! | passed up | because |
 //! | --- | --- |
-//! | other than TCP and UDP, fragments, IP options, extension headers, a TTL of 1 | it is seldom, or an answer is due |
-//! | sources that nobody sends from, ports 0, lengths that contradict each other | user space counts the reason |
+//! | other than TCP, UDP and echo requests, fragments, IP options, extension headers, a TTL of 1 | it is seldom, or an answer is due |
 //! | groups without candidates; flows whose JAP is this proxy, or is gone | the overlay must be asked, or NAT is due |
 //! | flows that are known beside the pins: translated here, or held for a mate | their place is not that of their hash |
-//! | packets that do not fit into the tunnel | they are cut, or their sender is told |
+//! | packets that do not fit into the tunnel | they are cut, or their sender is told: once, if it listens; and the checksum of an error is over 1,240 octets |
 //! | next hops that the kernel has not resolved | sending from user space makes the kernel ask |
+//! | frames in VLANs that piasd has not told of, or with tags of 802.1ad | they are not ours |
+//! | everything, where piasd has said nothing for three seconds | it is gone: [`kept`] |
 //! | frames to another address than the interface's; next hops behind an interface that takes no frames | they are not ours; they would be lost |
 
+//!
+//! What user space would drop for the reason `malformed`, `port_zero`, `bad_source` or `icmp_ignored` without looking at a
+//! table is dropped and counted here, if it is to one of this proxy's addresses, and the kernel would have handed
+//! it up; echo requests beyond their rate are as well. Of fragments and extension headers user space has the say.
+
 mod attach;
+mod endpoints;
 mod features;
+pub mod kept;
 pub mod layout;
 mod program;
 mod tables;
 mod targets;
 
-pub use attach::{AttachError, Attached, Interface, forget};
+pub use attach::{AttachError, Attached, Interface, Vlan};
 pub use features::{Features, Sends};
 pub use program::{LoadError, Program, Setup, Size};
 pub use tables::{Tables, Touched, WriteError};

@@ -1,10 +1,11 @@
 //! The programs in the kernel.
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, path::Path};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::{Map, MapData, PerCpuArray},
+    pin::PinError,
     programs::{ProgramError, Xdp},
 };
 use pias_protocol::hash::mapped;
@@ -12,11 +13,15 @@ use zerocopy::IntoBytes;
 
 use super::{
     attach::{AttachError, Attached, Interface},
+    endpoints::Endpoints,
+    kept::{self, Kept},
     layout::{self, Config},
-    tables::{Maps, Tables},
+    tables::Tables,
+    targets::Targets,
 };
 use crate::{
-    counters::Path,
+    counters,
+    drop_reason::DropReason,
     flow::{
         elsewhere::Elsewhere,
         ingress::IngressTable,
@@ -80,6 +85,8 @@ pub struct Size {
 pub struct Program {
     ebpf: Ebpf,
     counts: PerCpuArray<MapData, u64>,
+    /// Tables that can outlive this process, in the order of [`kept::TABLES`].
+    kept: Vec<(&'static str, MapData)>,
 }
 
 impl Program {
@@ -88,7 +95,15 @@ impl Program {
     /// # Errors
     /// As [`LoadError`] tells.
     pub fn load(setup: &Setup<'_>) -> Result<(Self, Tables), LoadError> {
-        Self::load_object(OBJECT, setup)
+        Self::load_with(OBJECT, setup, None)
+    }
+
+    /// The same with tables of a process that is gone.
+    ///
+    /// # Errors
+    /// As [`LoadError`] tells.
+    pub fn load_kept(setup: &Setup<'_>, kept: &Kept) -> Result<(Self, Tables), LoadError> {
+        Self::load_with(OBJECT, setup, Some(kept))
     }
 
     /// The same of another object, that has the program and the tables of this one.
@@ -96,10 +111,23 @@ impl Program {
     /// # Errors
     /// As [`LoadError`] tells.
     pub fn load_object(object: &[u8], setup: &Setup<'_>) -> Result<(Self, Tables), LoadError> {
-        let config = config(setup)?;
+        Self::load_with(object, setup, None)
+    }
+
+    fn load_with(
+        object: &[u8],
+        setup: &Setup<'_>,
+        kept: Option<&Kept>,
+    ) -> Result<(Self, Tables), LoadError> {
+        let seed = kept.map_or(setup.pipeline.seed, |kept| kept.seed);
+        let config = config(setup, seed)?;
         let limits = &setup.pipeline.limits;
         let nat = Sizes::of(limits);
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        for (kept, table) in kept.iter().flat_map(|kept| kept::TABLES.map(|table| (kept, table))) {
+            loader.map_pin_path(table, kept.path(table));
+        }
+        let mut ebpf = loader
             .verifier_log_level(VerifierLogLevel::STATS)
             .override_global("CONFIG", config.as_bytes(), true)
             .map_max_entries("PINS", (pin_words(setup) / layout::BUCKET_WORDS) as u32)
@@ -118,8 +146,18 @@ impl Program {
             program(&mut ebpf, &name)?.load()?;
         }
         let counts = take(&mut ebpf, "COUNTS", |map| PerCpuArray::try_from(map).ok())?;
-        let tables = tables(&mut ebpf, setup)?;
-        Ok((Self { ebpf, counts }, tables))
+        let own = kept::TABLES.map(|table| Ok((table, open(&mut ebpf, table)?)));
+        let own: Vec<_> = own.into_iter().collect::<Result<_, LoadError>>()?;
+        let tables = tables(&mut ebpf, &own, setup, seed, kept)?;
+        Ok((Self { ebpf, counts, kept: own }, tables))
+    }
+
+    /// Leaves the tables to files in `directory`, which is in a BPF file system, in place of those there.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn keep(&self, directory: &Path) -> Result<(), PinError> {
+        kept::keep(&self.kept, directory)
     }
 
     /// The program of this name, for `BPF_PROG_TEST_RUN` or an interface.
@@ -137,7 +175,7 @@ impl Program {
     pub fn attach(
         &mut self,
         interface: &Interface,
-        directory: &std::path::Path,
+        directory: &Path,
     ) -> Result<Attached, AttachError> {
         Attached::new(program(&mut self.ebpf, "pias")?, interface, directory)
     }
@@ -162,8 +200,18 @@ impl Program {
 
     /// How many packets the programs sent this way, on all processors.
     #[must_use]
-    pub fn path(&self, path: Path) -> u64 {
-        self.counts.get(&(path as u32), 0).map_or(0, |values| values.iter().sum())
+    pub fn path(&self, path: counters::Path) -> u64 {
+        self.count(path as u32)
+    }
+
+    /// How many packets the programs dropped for this reason, on all processors.
+    #[must_use]
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.count(layout::drop_counter(reason))
+    }
+
+    fn count(&self, counter: u32) -> u64 {
+        self.counts.get(&counter, 0).map_or(0, |values| values.iter().sum())
     }
 }
 
@@ -180,8 +228,8 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, LoadError>
     Ok(program.try_into()?)
 }
 
-fn config(setup: &Setup<'_>) -> Result<Config, LoadError> {
-    let PipelineConfig { anycast, nat, unicast, limits, underlay_mtu, seed, .. } = setup.pipeline;
+fn config(setup: &Setup<'_>, seed: u64) -> Result<Config, LoadError> {
+    let PipelineConfig { anycast, nat, unicast, limits, underlay_mtu, .. } = setup.pipeline;
     if anycast.len() > layout::MAX_PREFIXES {
         return Err(LoadError::Prefixes(anycast.len()));
     }
@@ -193,7 +241,7 @@ fn config(setup: &Setup<'_>) -> Result<Config, LoadError> {
     let mut config = Config {
         seed: seed | 1,
         prefixes: anycast.len() as u32,
-        zero: 0,
+        jiffy: kept::jiffy(),
         network: [[0; 16]; layout::MAX_PREFIXES],
         mask: [[0; 16]; layout::MAX_PREFIXES],
         nat: [[0; 16]; 2],
@@ -235,41 +283,54 @@ fn map(array: &MapData, name: &'static str, words: usize) -> Result<Words, LoadE
     Words::shared(array.fd().as_fd(), words).map_err(|source| LoadError::Mapping { name, source })
 }
 
-/// An array of the object as memory of this process.
-fn words(ebpf: &mut Ebpf, name: &'static str, words: usize) -> Result<Words, LoadError> {
-    map(&open(ebpf, name)?, name, words)
-}
-
-fn nat_memory(ebpf: &mut Ebpf, setup: &Setup<'_>) -> Result<NatMemory, LoadError> {
-    let sizes = Sizes::of(&setup.pipeline.limits);
-    Ok(NatMemory {
-        flows: words(ebpf, "NAT_FLOWS", sizes.slots * ENTRY_WORDS)?,
-        forward: words(ebpf, "NAT_FORWARD", sizes.buckets * CELLS)?,
-        reverse: words(ebpf, "NAT_REVERSE", sizes.buckets * CELLS)?,
-        free: words(ebpf, "NAT_FREE", sizes.free)?,
-        beside: words(ebpf, "NAT_STATE", BESIDE_WORDS)?,
-    })
-}
-
-fn tables(ebpf: &mut Ebpf, setup: &Setup<'_>) -> Result<Tables, LoadError> {
+fn tables(
+    ebpf: &mut Ebpf,
+    own: &[(&'static str, MapData)],
+    setup: &Setup<'_>,
+    seed: u64,
+    kept: Option<&Kept>,
+) -> Result<Tables, LoadError> {
     let members = setup.pipeline.limits.members;
-    let state = open(ebpf, "STATE")?;
-    let shared = Shared {
-        pins: words(ebpf, "PINS", pin_words(setup))?,
-        beside: map(&state, "STATE", layout::state::WORDS)?,
-        nat: nat_memory(ebpf, setup)?,
-        elsewhere: Elsewhere::on(words(ebpf, "ELSEWHERE", Elsewhere::WORDS)?),
+    let words = |name: &'static str, words| {
+        let table = own.iter().find(|(table, _)| *table == name);
+        let (_, table) = table.ok_or(LoadError::Table(name))?;
+        map(table, name, words)
     };
-    let maps = Maps {
-        state: map(&state, "STATE", layout::state::WORDS)?,
-        devices: words(ebpf, "DEVICE", layout::DEVICES)?,
-        peers: words(ebpf, "PEERS", members * layout::peer::WORDS)?,
-        tunnels: take(ebpf, "TUNNELS", |map| aya::maps::HashMap::try_from(map).ok())?,
+    let sizes = Sizes::of(&setup.pipeline.limits);
+    let nat = NatMemory {
+        flows: words("NAT_FLOWS", sizes.slots * ENTRY_WORDS)?,
+        forward: words("NAT_FORWARD", sizes.buckets * CELLS)?,
+        reverse: words("NAT_REVERSE", sizes.buckets * CELLS)?,
+        free: words("NAT_FREE", sizes.free)?,
+        beside: words("NAT_STATE", BESIDE_WORDS)?,
+    };
+    let mut alone = |name, words| map(&open(ebpf, name)?, name, words);
+    let elsewhere = Elsewhere::on(alone("ELSEWHERE", Elsewhere::WORDS)?);
+    let devices = alone("DEVICE", layout::DEVICES)?;
+    let targets = alone("TARGETS", members * layout::target::WORDS)?;
+    let shared = Shared {
+        pins: words("PINS", pin_words(setup))?,
+        beside: words("STATE", layout::state::WORDS)?,
+        nat,
+        elsewhere,
+        seed,
+        peers: kept.map(|kept| kept.peers.clone()).unwrap_or_default(),
+    };
+    let tunnels = take(ebpf, "TUNNELS", |map| aya::maps::HashMap::try_from(map).ok())?;
+    let joined = take(ebpf, "JOINED", |map| aya::maps::HashMap::try_from(map).ok())?;
+    let tables = Tables {
+        state: words("STATE", layout::state::WORDS)?,
+        devices,
+        vlans: take(ebpf, "VLANS", |map| aya::maps::HashMap::try_from(map).ok())?,
+        peers: words("PEERS", members * layout::peer::WORDS)?,
+        endpoints: Endpoints::new(tunnels),
         groups: take(ebpf, "GROUPS", |map| aya::maps::HashMap::try_from(map).ok())?,
         used: take(ebpf, "USED", |map| aya::maps::RingBuf::try_from(map).ok())?,
-        targets: words(ebpf, "TARGETS", members * layout::target::WORDS)?,
-        joined: take(ebpf, "JOINED", |map| aya::maps::HashMap::try_from(map).ok())?,
+        targets: Targets::new(targets, joined),
         flows: take(ebpf, "FLOWS", |map| aya::maps::RingBuf::try_from(map).ok())?,
+        unicast: setup.pipeline.unicast.clone(),
+        shared: Some(shared),
     };
-    Ok(Tables::new(maps, setup.pipeline, shared))
+    tables.begin(seed, kept::fingerprint(setup.pipeline), kept.is_none());
+    Ok(tables)
 }

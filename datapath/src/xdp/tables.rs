@@ -1,6 +1,6 @@
 //! The tables that the programs read, kept equal to the forwarding table.
 
-use std::{net::IpAddr, sync::atomic::Ordering};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use aya::{
     maps::{HashMap, MapData, MapError, RingBuf},
@@ -9,26 +9,29 @@ use aya::{
 use pias_protocol::{
     forwarding::ForwardingUpdate,
     group::{GroupKey, Protocol},
-    hash::mapped,
     ids::{ProxyId, TargetId},
 };
 use zerocopy::{FromBytes, FromZeros};
 
 use super::{
-    layout::{Candidate, Device, Group, HERE, Key, peer, state},
+    attach::Vlan,
+    endpoints::Endpoints,
+    kept::coarse_clock,
+    layout::{Candidate, Device, Group, HERE, Key, Port, peer, state},
     targets::Targets,
 };
 use crate::{
     flow::pins::{Coarse, address_words},
     limits::NOTICED_PER_TICK,
     mapped::Words,
-    pipeline::{PipelineConfig, Shared},
+    pipeline::Shared,
     slots::Handle,
     table::{Drawn, Table},
 };
 
 pub(super) const KEY: usize = size_of::<Key>();
 pub(super) const GROUP: usize = size_of::<Group>();
+const PORT: usize = size_of::<Port>();
 
 /// A table could not be written: full, or the kernel refused it. What stands there is wrong from now
 /// on; the programs have to be taken off.
@@ -67,53 +70,30 @@ impl Touched {
     }
 }
 
-/// The maps of one loaded program, but those that the pipeline shares.
-pub(super) struct Maps {
-    pub(super) state: Words,
-    pub(super) devices: Words,
-    pub(super) peers: Words,
-    pub(super) tunnels: HashMap<MapData, [u8; 16], u64>,
-    pub(super) groups: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
-    pub(super) used: RingBuf<MapData>,
-    pub(super) targets: Words,
-    pub(super) joined: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
-    pub(super) flows: RingBuf<MapData>,
-}
-
 /// The tables of one loaded program.
 pub struct Tables {
-    state: Words,
-    devices: Words,
-    peers: Words,
-    tunnels: HashMap<MapData, [u8; 16], u64>,
-    /// The tunnel endpoints that the programs know proxies by.
-    endpoints: std::collections::HashMap<ProxyId, IpAddr>,
-    groups: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
-    used: RingBuf<MapData>,
-    targets: Targets,
-    flows: RingBuf<MapData>,
-    unicast: Vec<IpAddr>,
-    shared: Option<Shared>,
+    pub(super) state: Words,
+    pub(super) devices: Words,
+    pub(super) vlans: HashMap<MapData, [u8; PORT], [u8; PORT]>,
+    pub(super) peers: Words,
+    pub(super) endpoints: Endpoints,
+    pub(super) groups: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
+    pub(super) used: RingBuf<MapData>,
+    pub(super) targets: Targets,
+    pub(super) flows: RingBuf<MapData>,
+    pub(super) unicast: Vec<std::net::IpAddr>,
+    pub(super) shared: Option<Shared>,
 }
 
 impl Tables {
-    pub(super) fn new(maps: Maps, config: &PipelineConfig, shared: Shared) -> Self {
-        let Maps { state, devices, peers, tunnels, groups, used, targets, joined, flows } = maps;
-        let tables = Self {
-            state,
-            devices,
-            peers,
-            tunnels,
-            endpoints: std::collections::HashMap::new(),
-            groups,
-            used,
-            targets: Targets::new(targets, joined),
-            flows,
-            unicast: config.unicast.clone(),
-            shared: Some(shared),
-        };
-        tables.routes_changed();
-        tables
+    /// New ones are true for as long as this process has them, until [`Self::vouch`] says otherwise.
+    pub(super) fn begin(&self, seed: u64, fingerprint: u64, is_new: bool) {
+        if is_new {
+            self.state[state::UNTIL].store(u64::MAX, Ordering::Relaxed);
+        }
+        self.state[state::SEED].store(seed, Ordering::Relaxed);
+        self.state[state::FINGERPRINT].store(fingerprint, Ordering::Release);
+        self.routes_changed();
     }
 
     /// The memory of pinned and translated flows, and the filter of flows beside them, for the pipeline;
@@ -126,6 +106,12 @@ impl Tables {
     pub fn set_now(&self, now: Coarse) {
         let epoch = self.state[state::NOW].load(Ordering::Relaxed) >> 32 << 32;
         self.state[state::NOW].store(epoch | u64::from(now.ticks()), Ordering::Relaxed);
+    }
+
+    /// What stands in the tables may be used for so long from now on; beyond, all is passed up.
+    pub fn vouch(&self, span: Duration) {
+        let until = coarse_clock().saturating_add(span);
+        self.state[state::UNTIL].store(until.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// A route, a neighbour or a link has changed: next hops are looked up anew.
@@ -146,6 +132,31 @@ impl Tables {
         if let Some(word) = self.devices.get(index as usize) {
             word.store(device.map_or(0, Device::word), Ordering::Release);
         }
+    }
+
+    /// The same of a VLAN's device on the interface `below`; what it is attached to, is that. Where there
+    /// is no room for more VLANs, packets of this one are passed up.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_vlan(
+        &mut self,
+        below: u32,
+        vlan: &Vlan,
+        device: Option<Device>,
+    ) -> Result<(), MapError> {
+        let mac = vlan.mac;
+        self.set_device(vlan.index, device.map(|device| Device { mac, ..device }));
+        let frames: [u8; PORT] = zerocopy::transmute!(Port::new(below, vlan.tag));
+        let own: [u8; PORT] = zerocopy::transmute!(Port::new(vlan.index, 0));
+        for (from, to) in [(frames, own), (own, frames)] {
+            if device.is_some() {
+                self.vlans.insert(from, to, 0)?;
+            } else {
+                removed(self.vlans.remove(&from))?;
+            }
+        }
+        Ok(())
     }
 
     /// Groups whose candidates the programs used since this was last called; each at most once a
@@ -186,7 +197,7 @@ impl Tables {
             Touched::Group(group) => self.set_group(&group, table),
             Touched::Target(id) => self.targets.follow(id, table),
             Touched::Peer(id) => {
-                self.set_endpoint(id, table)?;
+                self.endpoints.follow(id, table)?;
                 match table.peer_of(id) {
                     Some(handle) => self.set_peer(handle, table, underlay_mtu),
                     None => self.drop_peers(table),
@@ -212,6 +223,7 @@ impl Tables {
                 words[peer::HOP].store(0, Ordering::Relaxed);
             }
         }
+        words[peer::ID].store(known.id.0, Ordering::Relaxed);
         words[peer::LIFE].store(life, Ordering::Release);
     }
 
@@ -222,7 +234,8 @@ impl Tables {
             let life = words[peer::LIFE].load(Ordering::Relaxed);
             let handle = Handle::from_bits(index as u64 | life << 32);
             if life >> 32 & 1 == 1 && table.peer(handle).is_none() {
-                words[peer::LIFE].store(0, Ordering::Release);
+                // Its generation stays, for the process after this one.
+                words[peer::LIFE].store(u64::from(life as u32), Ordering::Release);
             }
         }
     }
@@ -230,23 +243,6 @@ impl Tables {
     fn peer_words(&self, handle: Handle) -> Option<&[std::sync::atomic::AtomicU64]> {
         let index = handle.to_bits() as u32 as usize;
         self.peers.get(index * peer::WORDS..(index + 1) * peer::WORDS)
-    }
-
-    /// Makes what packets of a proxy are known by equal to the forwarding table again.
-    fn set_endpoint(&mut self, id: ProxyId, table: &Table) -> Result<(), WriteError> {
-        let now = table.peer_of(id).and_then(|handle| Some(table.peer(handle)?.tunnel));
-        let before = match now {
-            Some(endpoint) => self.endpoints.insert(id, endpoint),
-            None => self.endpoints.remove(&id),
-        };
-        for endpoint in before.into_iter().chain(now) {
-            let key = mapped(endpoint);
-            match table.peer_at(endpoint) {
-                Some(handle) => self.tunnels.insert(key, handle.to_bits(), 0)?,
-                None => removed(self.tunnels.remove(&key))?,
-            }
-        }
-        Ok(())
     }
 
     fn set_group(&mut self, group: &GroupKey, table: &Table) -> Result<(), WriteError> {
@@ -274,7 +270,7 @@ pub(super) fn write_group(
 }
 
 /// What was not there is removed as well.
-fn removed(outcome: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn removed(outcome: Result<(), MapError>) -> Result<(), MapError> {
     match outcome {
         Err(MapError::SyscallError(error)) if was_not_there(&error) => Ok(()),
         outcome => outcome,

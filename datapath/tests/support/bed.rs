@@ -114,6 +114,17 @@ fn run(
     fast: Option<FastConfig>,
     start: impl FnOnce(EngineConfig, Hooks) -> Result<Engine, StartError> + Send + 'static,
 ) -> Result<Proxy, StartError> {
+    let config = engine_config(name, unicast, device, fast);
+    host.run(move || Proxy::start_here(config, start))
+}
+
+/// What an engine with these tunnel endpoints is told.
+pub(crate) fn engine_config(
+    name: &str,
+    unicast: &[&str],
+    device: &str,
+    fast: Option<FastConfig>,
+) -> EngineConfig {
     let addresses = |texts: &[&str]| texts.iter().map(|text| address(text)).collect::<Vec<_>>();
     let pipeline = PipelineConfig {
         self_id: ProxyId::of(name),
@@ -128,17 +139,7 @@ fn run(
         seed: 7,
     };
     let pins = PathBuf::from(BPF_DIRECTORY).join(device);
-    let config = EngineConfig { device: device.to_owned(), pipeline, pins, fast };
-    let (registration, registrations) = channel();
-    let (end, ended) = channel();
-    let hooks = Hooks {
-        event: Box::new(|_| true),
-        registration: Box::new(move |datagram| registration.send(datagram).is_ok()),
-        ended: Box::new(move |result| drop(end.send(result))),
-    };
-    let engine = host.run(move || start(config, hooks))?;
-    let handle = engine.handle();
-    Ok(Proxy { engine, handle, registrations, ended })
+    EngineConfig { device: device.to_owned(), pipeline, pins, fast }
 }
 
 fn nat(name: &str) -> [&'static str; 2] {
@@ -149,6 +150,23 @@ fn nat(name: &str) -> [&'static str; 2] {
 }
 
 impl Proxy {
+    /// Starts an engine on the host whose thread this is.
+    pub(crate) fn start_here(
+        config: EngineConfig,
+        start: impl FnOnce(EngineConfig, Hooks) -> Result<Engine, StartError>,
+    ) -> Result<Self, StartError> {
+        let (registration, registrations) = channel();
+        let (end, ended) = channel();
+        let hooks = Hooks {
+            event: Box::new(|_| true),
+            registration: Box::new(move |datagram| registration.send(datagram).is_ok()),
+            ended: Box::new(move |result| drop(end.send(result))),
+        };
+        let engine = start(config, hooks)?;
+        let handle = engine.handle();
+        Ok(Self { engine, handle, registrations, ended })
+    }
+
     /// Starts an engine on `host`, with these tunnel endpoints, and routes to it.
     pub(crate) fn start(host: &Host, name: &str, unicast: &[&str]) -> Self {
         Self::start_with(host, name, unicast, None)
@@ -162,9 +180,7 @@ impl Proxy {
         fast: Option<FastConfig>,
     ) -> Self {
         let proxy = try_start(host, name, unicast, "pias0", fast).unwrap();
-        for prefix in ["203.0.113.0/24", "2001:db8:a::/48"].into_iter().chain(nat(name)) {
-            host.ip(&format!("route add {prefix} dev {}", proxy.engine.device_name()));
-        }
+        route(host, name, proxy.engine.device_name());
         proxy
     }
 
@@ -205,6 +221,13 @@ impl Proxy {
             state: TargetState::Up,
         };
         self.handle.update(ForwardingUpdate::Target(target)).unwrap();
+    }
+}
+
+/// Routes the proxy's packets to its device.
+pub(crate) fn route(host: &Host, name: &str, device: &str) {
+    for prefix in ["203.0.113.0/24", "2001:db8:a::/48"].into_iter().chain(nat(name)) {
+        host.ip(&format!("route add {prefix} dev {device}"));
     }
 }
 

@@ -94,18 +94,18 @@ pub(crate) fn arrival(words: &[&str]) -> Option<Arrival> {
 
 impl Arrival {
     /// The lines that the packet leads to in a pipeline.
-    pub(crate) fn outcome(&self, pipeline: &mut Pipeline) -> Vec<String> {
+    pub(crate) fn outcome(&self, pipeline: &mut Pipeline, now: Time) -> Vec<String> {
         let mut side = Side::default();
         let (packet, verdict) = match self {
             Self::Tun(bytes) => {
                 let mut packet = Packet::from_bytes(bytes);
-                let verdict = pipeline.from_tun(&mut packet, NOW, &mut side);
+                let verdict = pipeline.from_tun(&mut packet, now, &mut side);
                 (packet, verdict)
             }
             Self::Tunnel(source, datagram) => {
                 let (header, inner) = geneve::Header::parse(datagram).unwrap();
                 let mut packet = Packet::from_bytes(inner);
-                let verdict = pipeline.from_tunnel(*source, &header, &mut packet, NOW, &mut side);
+                let verdict = pipeline.from_tunnel(*source, &header, &mut packet, now, &mut side);
                 (packet, verdict)
             }
         };

@@ -110,7 +110,8 @@ impl Host {
         other.attach(far, theirs, ours);
     }
 
-    fn attach(&self, device: &str, end: &End<'_>, far: &End<'_>) {
+    /// Gives a device the addresses and routes of one end of a link.
+    pub(crate) fn attach(&self, device: &str, end: &End<'_>, far: &End<'_>) {
         self.ip(&format!("link set {device} up"));
         for (address, far_address) in end.addresses.iter().zip(far.addresses) {
             let (len, routes) = if address.contains(':') {

@@ -1,6 +1,13 @@
 //! Starting all parts, anew or with what another process handed over.
 
-use std::{net::TcpListener, path::Path, sync::Arc, time::Instant};
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use pias_datapath::{
     engine::{self, EngineConfig, EngineFailure, FastConfig, HandOver, Hooks, Prepared},
@@ -263,7 +270,7 @@ fn forward(handle: engine::EngineHandle) -> brain::Forward {
 pub(super) async fn engine_config(config: &Config) -> Result<EngineConfig, DaemonError> {
     Ok(EngineConfig {
         device: config.device.clone(),
-        pins: Path::new(BPF_FILE_SYSTEM).join(format!("pias-{}", config.device)),
+        pins: pins(&config.device),
         fast: fast_config(config).await?,
         pipeline: PipelineConfig {
             self_id: ProxyId::of(&config.name),
@@ -275,6 +282,13 @@ pub(super) async fn engine_config(config: &Config) -> Result<EngineConfig, Daemo
             seed: random()?,
         },
     })
+}
+
+/// Where XDP's files are. A BPF file system may be seen from several network namespaces, each of which can have
+/// a device of this name.
+fn pins(device: &str) -> PathBuf {
+    let namespace = fs::metadata("/proc/self/ns/net").map_or(0, |file| file.ino());
+    Path::new(BPF_FILE_SYSTEM).join(format!("pias-{device}-{namespace}"))
 }
 
 /// Where XDP shall work. With `auto`, what is wrong with that is told, and no more.

@@ -5,12 +5,13 @@ use std::{hint::spin_loop, net::SocketAddr};
 use pias_protocol::{
     group::Protocol,
     hash::{FlowHash, FlowKey},
+    ids::TargetId,
 };
 
 use super::{
     NatMemory,
     cells::{Cells, Place, Refused},
-    entry::{Ends, Entry, Written},
+    entry::{Ends, Entry, Notes, Written},
     flow::NatFlow,
     meta::Meta,
     room::Room,
@@ -231,6 +232,22 @@ impl Flows {
         if let Some(entry) = self.entry(slot) {
             entry.publish(claimed.freed());
             self.room.give(slot);
+        }
+    }
+
+    /// The flows of another process: their targets' handles mean nothing here. What that process was writing
+    /// when it ended is given up.
+    pub(super) fn go_on(&self) {
+        for slot in 0..self.slots() {
+            let Some(entry) = self.settled(slot) else { continue };
+            let meta = entry.meta();
+            if meta.is_being_written() {
+                entry.publish(meta.given_up());
+            } else if meta.phase().is_some() {
+                entry.set_target(Handle::NONE, TargetId(0));
+                let notes = [Notes::ADOPTED, Notes::JUDGED];
+                entry.note(|was| notes.into_iter().fold(was, |was, note| was.with(note, true)));
+            }
         }
     }
 

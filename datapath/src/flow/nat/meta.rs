@@ -135,6 +135,11 @@ impl Meta {
         Self(self.0 & !(Self::STAGES | Self::IDENTITY))
     }
 
+    /// Of a claimed entry: its slot waits to be given back.
+    pub(super) const fn given_up(self) -> Self {
+        self.freed().with_stage(Self::RETURNED)
+    }
+
     /// Of a claimed entry: a flow of which one packet has been seen.
     pub(super) const fn begun(self, identity: u64) -> Self {
         let first = if identity & Self::UDP != 0 { Self::DATAGRAMS } else { Self::OPENING };

@@ -9,7 +9,7 @@
 //! ever taken for a new one.
 //!
 //! The table is memory that XDP may share: it finds flows, begins them, and notes their packets, as this
-//! module does ([`entry`], [`cells`], [`room`]; [ADR 0021](../../../../docs/adr/0021-nat-shared-with-xdp.md)).
+//! module does ([`entry`], [`cells`], [`room`]; [ADR 0022](../../../../docs/adr/0022-nat-shared-with-xdp.md)).
 //! Flows end here alone, but for those that XDP gives up for new ones.
 
 mod cells;
@@ -93,16 +93,12 @@ impl NatTable {
     }
 
     /// A table in memory that XDP shares, which knows the same secret `seed`. Flows that are there already
-    /// are this table's own.
+    /// are those of a process that was killed: they go on, and find their targets again.
     #[must_use]
     pub fn on(memory: NatMemory, limits: Limits, seed: u64) -> Self {
-        Self {
-            flows: Flows::on(memory, limits.nat_flows, seed),
-            limits,
-            swept: 0,
-            evicted: 0,
-            replica: Replica::new(limits.nat_flows),
-        }
+        let flows = Flows::on(memory, limits.nat_flows, seed);
+        flows.go_on();
+        Self { flows, limits, swept: 0, evicted: 0, replica: Replica::new(limits.nat_flows) }
     }
 
     /// How many flows there are.
