@@ -11,7 +11,7 @@ needs=(
     cc:build-essential make:make clang:clang clang-19:clang-19 curl:curl
     ip:iproute2 bird:bird2 nsd:nsd nginx:nginx-light dig:dnsutils ping:iputils-ping
     iperf3:iperf3 tcpdump:tcpdump nft:nftables ethtool:ethtool python3:python3 ps:procps
-    unshare:util-linux
+    unshare:util-linux traceroute:traceroute socat:socat
 )
 
 PATH=$PATH:/usr/sbin:/sbin

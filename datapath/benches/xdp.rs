@@ -78,7 +78,7 @@ impl Bed {
         let mac = [2, 0, 0, 0, 0, 1];
         let device = Device { mac, mode: Mode::Native, bounces: true, takes: true };
         for name in ["lo", "near"] {
-            tables.set_device(nix::net::if_::if_nametoindex(name).unwrap(), Some(device));
+            program.devices.set(nix::net::if_::if_nametoindex(name).unwrap(), Some(device));
         }
         let shared = tables.take_shared().unwrap();
         let mut pipeline = Pipeline::sharing(config, shared).unwrap();

@@ -122,8 +122,8 @@ impl Two {
         let setup = Setup { pipeline: &config, source_ports: [ports; 2] };
         let (program, mut tables) = Program::load(&setup).unwrap_or_else(|error| panic!("{error}"));
         tables.set_now(NOW.into());
-        tables.set_device(LOOPBACK, Some(device(false)));
-        tables.set_device(near(), Some(device(true)));
+        program.devices.set(LOOPBACK, Some(device(false)));
+        program.devices.set(near(), Some(device(true)));
         let shared = Pipeline::sharing(config.clone(), tables.take_shared().unwrap()).unwrap();
         let reference = Pipeline::new(config);
         Self { reference, shared, program, tables, now: NOW, sent: 0, translated: 0 }
@@ -195,14 +195,14 @@ impl Two {
 
     fn drops(&self) -> Vec<(u64, DropReason)> {
         let drops = DropReason::ALL.iter();
-        drops.map(|&reason| (self.program.drops(reason), reason)).collect()
+        drops.map(|&reason| (self.tables.drops(reason), reason)).collect()
     }
 
     /// XDP and the pipeline behind it have counted what the reference has.
     fn assert_counted(&self) {
         let (shared, reference) = (self.shared.counters(), self.reference.counters());
         for &path in Path::ALL {
-            let counted = shared.path(path) + self.program.path(path);
+            let counted = shared.path(path) + self.tables.path(path);
             assert_eq!(counted, reference.path(path), "{}", path.name());
         }
         for (here, reason) in self.drops() {
@@ -359,7 +359,7 @@ fn every_fixture_ends_alike_with_and_without_xdp() {
                     }
                 }
                 two.assert_counted();
-                assert_eq!(two.program.path(Path::IngressDirect), two.sent, "{}", path.display());
+                assert_eq!(two.tables.path(Path::IngressDirect), two.sent, "{}", path.display());
                 two.sent
             })
             .sum()
@@ -441,8 +441,8 @@ fn echo_requests_are_answered_at_the_rate_of_the_pipeline_and_no_more() {
                 let expected = two.expected(&arrival);
                 assert_eq!(two.outcome(&arrival), expected, "echo {at}");
             }
-            assert_eq!(two.program.path(Path::Echo), at_once);
-            assert_eq!(two.program.drops(DropReason::RateLimited), 2);
+            assert_eq!(two.tables.path(Path::Echo), at_once);
+            assert_eq!(two.tables.drops(DropReason::RateLimited), 2);
             // Half a second later, in the coarse time that XDP has.
             two.tables.set_now((NOW + Duration::from_millis(500)).into());
             let next = (0..at_once + 2).filter(|_| two.outcome(&arrival).len() == 2).count();
@@ -468,9 +468,9 @@ fn what_nobody_wants_goes_no_further() {
             (DropReason::Malformed, Sent { oddity: Oddity::Cut(1), ..good.clone() }),
         ] {
             let frame = frame(&bad.bytes()).unwrap();
-            let before = two.program.drops(reason);
+            let before = two.tables.drops(reason);
             assert_eq!(run(&mut two.program, &frame, &mut [0; 2048]).0, DROP, "{bad:?}");
-            assert_eq!(two.program.drops(reason), before + 1, "{bad:?}");
+            assert_eq!(two.tables.drops(reason), before + 1, "{bad:?}");
             // The same to somebody else is the kernel's.
             let mut other = frame;
             let destination = if other[12..14] == [8, 0] { 30..34 } else { 38..54 };
@@ -524,14 +524,14 @@ fn frames_of_a_vlan_are_taken_where_piasd_has_told_of_it() {
             verdict
         };
         assert_eq!(to_vlan(&mut two, 7), PASS, "nothing is known of it");
-        two.tables.set_vlan(LOOPBACK, &vlan, Some(device(false))).unwrap();
+        two.program.devices.set_vlan(LOOPBACK, &vlan, Some(device(false))).unwrap();
         assert_eq!(to_vlan(&mut two, 7), REDIRECT);
         assert_eq!(to_vlan(&mut two, 8), PASS, "another VLAN");
-        two.tables.set_vlan(LOOPBACK, &vlan, None).unwrap();
+        two.program.devices.set_vlan(LOOPBACK, &vlan, None).unwrap();
         assert_eq!(to_vlan(&mut two, 7), PASS, "it is not XDP's any more");
 
         // A frame of the VLAN that XDP has no answer to is tagged again.
-        two.tables.set_vlan(LOOPBACK, &vlan, Some(device(false))).unwrap();
+        two.program.devices.set_vlan(LOOPBACK, &vlan, Some(device(false))).unwrap();
         two.apply(ForwardingUpdate::IngressForget(group(0)));
         assert_eq!(to_vlan(&mut two, 7), PASS);
     });
@@ -565,8 +565,8 @@ fn what_leaves_by_a_vlan_carries_its_tag() {
         // then all leaves that came in there.
         let vlan = Vlan { index: near(), name: "near".to_owned(), mac: NEAR_MAC, tag: 7 };
         let below = Device { bounces: true, ..device(false) };
-        two.tables.set_device(LOOPBACK, Some(below));
-        two.tables.set_vlan(LOOPBACK, &vlan, Some(below)).unwrap();
+        two.program.devices.set(LOOPBACK, Some(below));
+        two.program.devices.set_vlan(LOOPBACK, &vlan, Some(below)).unwrap();
         two.tables.routes_changed();
         for (frame, untagged) in [next(), echo].into_iter().zip(untagged) {
             for arrives in [frame.clone(), {
@@ -608,15 +608,15 @@ fn what_an_interface_cannot_send_is_passed_up() {
     host().run(|| {
         let (mut two, mut next) = with_peer();
         let mut verdict = |two: &mut Two| run(&mut two.program, &next(), &mut [0; 2048]).0;
-        two.tables.set_device(near(), Some(device(false)));
+        two.program.devices.set(near(), Some(device(false)));
         assert_eq!(verdict(&mut two), PASS, "its driver takes no frames");
-        two.tables.set_device(near(), None);
+        two.program.devices.set(near(), None);
         assert_eq!(verdict(&mut two), PASS, "nothing is known of it");
-        two.tables.set_device(near(), Some(Device { mode: Mode::Generic, ..device(false) }));
+        two.program.devices.set(near(), Some(Device { mode: Mode::Generic, ..device(false) }));
         assert_eq!(verdict(&mut two), PASS, "nor does it for a driver's frames");
-        two.tables.set_device(LOOPBACK, Some(Device { mode: Mode::Generic, ..device(false) }));
+        two.program.devices.set(LOOPBACK, Some(Device { mode: Mode::Generic, ..device(false) }));
         assert_eq!(verdict(&mut two), REDIRECT, "the kernel's networking sends them");
-        assert_eq!(two.program.path(Path::IngressDirect), 1, "what is passed up is not counted");
+        assert_eq!(two.tables.path(Path::IngressDirect), 1, "what is passed up is not counted");
     });
 }
 
@@ -633,7 +633,7 @@ fn what_leaves_by_the_interface_that_it_came_in_by_is_sent_as_that_allows() {
             (false, true, REDIRECT),
             (false, false, PASS),
         ] {
-            two.tables.set_device(near(), Some(Device { bounces, takes, ..device(false) }));
+            two.program.devices.set(near(), Some(Device { bounces, takes, ..device(false) }));
             let (verdict, _) = run_at(&mut two.program, near(), &next(), &mut [0; 2048]);
             assert_eq!(verdict, expected, "{bounces} {takes}");
         }

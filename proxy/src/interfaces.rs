@@ -246,10 +246,10 @@ mod tests {
 
     #[test]
     fn whoever_names_an_interface_means_its_vlans_as_well() {
-        let eth0 = ("eth0".to_owned(), true, vec![7, 8]);
-        assert_eq!(chosen(&["eth0"]), [eth0.clone()]);
-        assert_eq!(chosen(&["eth0.8", "eth0"])[0].1, eth0.1);
-        assert_eq!(chosen(&[])[0], eth0);
+        let eth0 = |tags| ("eth0".to_owned(), true, tags);
+        assert_eq!(chosen(&["eth0"]), [eth0(vec![7, 8])]);
+        assert_eq!(chosen(&["eth0.8", "eth0"]), [eth0(vec![8, 7])]);
+        assert_eq!(chosen(&[])[0], eth0(vec![7, 8]));
     }
 
     #[test]

@@ -3,14 +3,18 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
-    path::{self, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
 use pias_protocol::{forwarding::ForwardingEvent, ids::ProxyId, time::Time};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
-use super::{outbox::Outbox, route_watch::RouteWatch};
+use super::{
+    outbox::Outbox,
+    ports::{Attacher, Ports},
+    route_watch::RouteWatch,
+};
 use crate::{
     counters::{Counters, Path},
     drop_reason::DropReason,
@@ -18,10 +22,9 @@ use crate::{
     pipeline::{Pipeline, PipelineConfig, Shared},
     slots::Handle,
     xdp::{
-        AttachError, Attached, Features, Interface, LoadError, Program, Setup, Tables, Touched,
-        Vlan,
+        AttachError, Interface, LoadError, Program, Setup, Tables, Touched,
         kept::{self, Kept},
-        layout::{Device, Mode},
+        layout::Mode,
     },
 };
 
@@ -43,6 +46,9 @@ pub enum FastError {
     /// Not attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// There is no thread that attaches.
+    #[error("cannot start a thread for XDP: {0}")]
+    Thread(#[source] io::Error),
     /// Changes of routes would not be heard.
     #[error("cannot listen for changes of routes: {0}")]
     Watch(#[source] io::Error),
@@ -65,34 +71,24 @@ pub struct FastView {
 
 /// XDP in front of one engine.
 pub(super) struct Fast {
-    /// Before the program, which it keeps attached.
-    ports: Vec<Port>,
-    program: Program,
+    /// Before the tables, which what is attached reads.
+    attacher: Attacher,
     tables: Tables,
-    features: Features,
     watch: RouteWatch,
-    pins: PathBuf,
-    /// Whether what is in `pins` is this engine's: it goes with it.
-    owns_pins: bool,
     /// Where the engine's clock begins.
     began: Duration,
-    /// Peers of a process that was killed, of which nothing was heard yet.
+    /// Peers of the process before, of which nothing was heard yet.
     former: Vec<ProxyId>,
     next_look: Time,
     /// Peers whose path had an MTU of its own when this was last looked at.
     narrow: Vec<Handle>,
+    view: FastView,
     /// Whether the tables could not be kept true: nothing is attached any more.
     given_up: bool,
 }
 
-struct Port {
-    interface: Interface,
-    attached: Result<Attached, String>,
-    told: Option<Device>,
-}
-
 impl Fast {
-    /// Loads the program, with the tables of a process that was killed, if there are; it is attached to
+    /// Loads the program, with the tables of the process before, if there are; it is attached to
     /// nothing yet. With the memory for the pipeline.
     pub(super) fn load(
         config: &FastConfig,
@@ -118,22 +114,16 @@ impl Fast {
             None => Program::load(&setup)?,
         };
         let shared = tables.take_shared().ok_or(LoadError::Table("of shared memory"))?;
-        let port = |interface: &Interface| Port {
-            interface: interface.clone(),
-            attached: Err(String::new()),
-            told: None,
-        };
         let live = shared.peers.iter().filter(|peer| peer.tunnel.is_some());
+        let former = live.map(|peer| peer.id).collect();
+        let ports = Ports::new(program, &config.interfaces, pins);
         let fast = Self {
-            ports: config.interfaces.iter().map(port).collect(),
-            program,
+            view: ports.view(),
+            attacher: Attacher::start(ports).map_err(FastError::Thread)?,
             tables,
-            features: Features::open(),
             watch,
-            pins,
-            owns_pins: false,
             began: kept.map_or(Duration::ZERO, |kept| kept.now),
-            former: live.map(|peer| peer.id).collect(),
+            former,
             next_look: Time::ZERO,
             narrow: Vec::new(),
             given_up: false,
@@ -160,66 +150,42 @@ impl Fast {
         self.tables.vouch(GRACE);
     }
 
-    /// The files that are this engine's.
-    pub(super) fn files(&self) -> Vec<String> {
-        let links =
-            self.ports.iter().filter_map(|port| port.attached.as_ref().ok()?.file(&port.interface));
-        let links: Vec<_> = links.collect();
-        let tables = kept::TABLES.iter().filter(|_| !links.is_empty());
-        tables.map(|&table| table.to_owned()).chain(links.iter().cloned()).collect()
-    }
-
-    /// Attaches the program where it is not yet, and tells it what its interfaces can do.
+    /// Attaches the program where it is not yet, and waits for that.
     ///
     /// # Errors
     /// Why it is not attached to the first interface that it is not attached to; it is to the others.
     pub(super) fn attach(&mut self, now: Time) -> Result<(), AttachError> {
         self.live(now);
         self.next_look = now + LOOK_EVERY;
-        let mut outcome = Ok(());
-        // What takes another program's place is in the midst of packets at once.
-        for port in &mut self.ports {
-            port.take_back();
-            if port.is_new() && !self.given_up {
-                port.tell(Some(Mode::Native), &self.features, &mut self.tables);
-            }
-        }
-        for port in &mut self.ports {
-            if !self.given_up && port.attached.is_err() {
-                outcome = outcome.and(port.attach(&mut self.program, &self.pins));
-            }
-            port.tell(port.mode(), &self.features, &mut self.tables);
-        }
-        if !self.owns_pins && !self.files().is_empty() {
-            self.owns_pins = true;
-            if let Err(error) = self.program.keep(&self.pins) {
-                warn!("XDP ends with this process, without a time of grace: {error}");
-            }
-        }
+        let Some(ports) = self.attacher.here() else { return Ok(()) };
+        let outcome = ports.look();
+        self.view = ports.view();
         outcome
     }
 
-    /// Takes the program off all interfaces.
-    fn detach(&mut self, why: &str) {
-        for port in &mut self.ports {
-            port.attached = Err(why.to_owned());
-            port.tell(None, &self.features, &mut self.tables);
+    /// Has the program attached where it is not yet. Packets do not wait for it: see `ports`.
+    pub(super) fn look(&mut self, now: Time) {
+        self.live(now);
+        self.next_look = now + LOOK_EVERY;
+        if !self.given_up {
+            self.attacher.look();
         }
+    }
+
+    /// Whether the program has been attached, where that can be, since this was asked last.
+    pub(super) fn has_looked(&mut self) -> bool {
+        let looked = self.attacher.has_looked();
+        if looked && let Some(ports) = self.attacher.here() {
+            self.view = ports.view();
+        }
+        looked
     }
 
     /// Leaves what is attached to the next process.
     pub(super) fn leave(&mut self) {
-        self.owns_pins = false;
-        for Port { interface, attached, .. } in &mut self.ports {
-            if attached.as_mut().is_ok_and(|attached| !attached.leave()) {
-                let (name, pins) = (&interface.name, self.pins.display());
-                warn!(
-                    interface = name,
-                    "XDP is taken off, and the next process attaches it anew: it cannot be handed \
-                     over by {pins}; mount bpffs at /sys/fs/bpf"
-                );
-                *attached = Err("it cannot be handed over".to_owned());
-            }
+        if let Some(ports) = self.attacher.here() {
+            ports.leave();
+            self.view = ports.view();
         }
     }
 
@@ -234,8 +200,11 @@ impl Fast {
         let followed = self.tables.follow(touched, pipeline.table(), pipeline.underlay_mtu());
         if let Err(error) = followed {
             error!(%error, "XDP is taken off: all packets take the TUN device from now on");
-            self.detach(&error.to_string());
             self.given_up = true;
+            if let Some(ports) = self.attacher.here() {
+                ports.detach(&error.to_string());
+                self.view = ports.view();
+            }
         }
     }
 
@@ -261,8 +230,7 @@ impl Fast {
         if now >= self.next_look {
             // What the kernel learnt of paths' MTUs it tells nobody: all is asked anew.
             self.tables.routes_changed();
-            // Each has said why not when that was new.
-            let _ = self.attach(now);
+            self.look(now);
         }
         self.tables.used().into_iter().map(ForwardingEvent::IngressUsed)
     }
@@ -275,93 +243,15 @@ impl Fast {
     /// Adds what the program counted.
     pub(super) fn count(&self, counters: &mut Counters) {
         for &path in Path::ALL {
-            counters.count_many(path, self.program.path(path));
+            counters.count_many(path, self.tables.path(path));
         }
         for &reason in DropReason::ALL {
-            counters.count_drops(reason, self.program.drops(reason));
+            counters.count_drops(reason, self.tables.drops(reason));
         }
     }
 
     pub(super) fn view(&self) -> FastView {
-        let interfaces = self.ports.iter().map(|port| {
-            let mode = port.attached.as_ref().map(Attached::mode);
-            (port.interface.name.clone(), mode.map_err(Clone::clone))
-        });
-        FastView { interfaces: interfaces.collect() }
-    }
-}
-
-impl Port {
-    fn attach(&mut self, program: &mut Program, pins: &path::Path) -> Result<(), AttachError> {
-        let name = &self.interface.name;
-        match program.attach(&self.interface, pins) {
-            Ok(attached) => {
-                let mode = attached.mode().name();
-                if self.interface.mac.is_some() {
-                    info!(interface = name, mode, "XDP forwards what enters here");
-                }
-                for Vlan { name: vlan, tag, .. } in &self.interface.vlans {
-                    info!(interface = vlan, tag, on = name, mode, "XDP forwards what enters here");
-                }
-                self.attached = Ok(attached);
-                Ok(())
-            }
-            Err(error) => {
-                let why = error.to_string();
-                if self.attached.as_ref().err() != Some(&why) {
-                    warn!(interface = name, "what enters here takes the TUN device: {why}");
-                }
-                self.attached = Err(why);
-                Err(error)
-            }
-        }
-    }
-
-    /// What was left to a next process, which did not come, is taken as from another.
-    fn take_back(&mut self) {
-        if self.attached.as_ref().is_ok_and(Attached::is_left) {
-            self.attached = Err(String::new());
-        }
-    }
-
-    /// Whether it was not tried yet to attach the program here.
-    fn is_new(&self) -> bool {
-        self.attached.as_ref().is_err_and(String::is_empty)
-    }
-
-    fn mode(&self) -> Option<Mode> {
-        self.attached.as_ref().ok().map(Attached::mode)
-    }
-
-    /// Tells the program what can be sent from here, where that is new.
-    fn tell(&mut self, mode: Option<Mode>, features: &Features, tables: &mut Tables) {
-        let Interface { index, mac, is_veth, .. } = self.interface;
-        let device = mode.map(|mode| {
-            let sends = features.of(index, is_veth);
-            // No frame is to an address of zeros.
-            let mac = mac.unwrap_or_default();
-            Device { mac, mode, bounces: sends.bounces, takes: sends.takes }
-        });
-        if device == self.told {
-            return;
-        }
-        tables.set_device(index, device);
-        for vlan in &self.interface.vlans {
-            if let Err(error) = tables.set_vlan(index, vlan, device) {
-                let name = &vlan.name;
-                warn!(interface = name, "what enters here takes the TUN device: {error}");
-            }
-        }
-        self.told = device;
-    }
-}
-
-impl Drop for Fast {
-    fn drop(&mut self) {
-        if self.owns_pins {
-            self.ports.clear();
-            kept::forget(&self.pins, &[]);
-        }
+        self.view.clone()
     }
 }
 

@@ -25,6 +25,7 @@
 //! | `segment`, `coalesce` | cutting super-packets for the tunnel, and joining what came out of it |
 //! | `registration` | datagrams between the TUN device and piasd's QUIC endpoint |
 //! | `fast`, `route_watch` | XDP in front of it, and hearing what its next hops depend on |
+//! | `ports` | what XDP is attached to, and the thread that attaches it |
 //! | `mailbox` | what other threads ask of the engine |
 //! | `hand_over` | what the engine of the next process takes over |
 
@@ -35,6 +36,7 @@ mod hand_over;
 mod linger;
 mod mailbox;
 mod outbox;
+mod ports;
 mod registration;
 mod route_watch;
 mod segment;

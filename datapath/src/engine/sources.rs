@@ -27,21 +27,27 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// All of that for an engine of this configuration.
+    /// All of that for an engine of this configuration, that takes over from the one that runs: where both
+    /// have XDP, and the same tables, by what that has in them.
     ///
     /// # Errors
     /// [`StartError::Tunnel`], and [`StartError::Fast`] where XDP is required.
     pub fn new(config: &EngineConfig) -> Result<Self, StartError> {
-        Self::with(config, None)
+        Self::with(config, kept(config).as_ref())
     }
 
-    /// The same with the tables of a process that was killed.
+    /// The same with the tables of another process.
     fn with(config: &EngineConfig, kept: Option<&Kept>) -> Result<Self, StartError> {
         let tunnel = |(address, source)| StartError::Tunnel { address, source };
         let outbox = Outbox::bind(&config.pipeline.unicast).map_err(tunnel)?;
         let (pipeline, fast) = with_fast(config, kept, &outbox)?;
         Ok(Self { outbox, pipeline, fast })
     }
+}
+
+/// The tables of another process, that runs, or was killed a moment ago.
+fn kept(config: &EngineConfig) -> Option<Kept> {
+    config.fast.as_ref().and_then(|_| Kept::find(&config.pins, &config.pipeline))
 }
 
 /// The pipeline, and XDP in front of it where that can be had.
@@ -91,11 +97,13 @@ impl Sources {
             .map_err(|source| StartError::Device { name: config.device.clone(), source })?;
         let receivers = receivers(config, Receiver::bind)?;
         // Who had the device before is gone, or it would be there yet.
-        let kept = config.fast.as_ref().and_then(|_| Kept::find(&config.pins, &config.pipeline));
+        let kept = kept(config);
         if kept.is_some() {
             info!("a process of this proxy was killed a moment ago: its flows stay where they are");
         }
-        Ok(Self { device, receivers, prepared: Prepared::with(config, kept.as_ref())? })
+        let mut prepared = Prepared::with(config, kept.as_ref())?;
+        prepared.pipeline.go_on();
+        Ok(Self { device, receivers, prepared })
     }
 
     /// Those of another process, and what was prepared.

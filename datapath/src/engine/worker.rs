@@ -154,13 +154,25 @@ impl Worker {
     }
 
     /// Lets XDP go on, or begin.
+    fn look(&mut self) {
+        let now = self.forward.now();
+        match &mut self.forward.fast {
+            Some(fast) => fast.look(now),
+            // Of a process before, that had XDP.
+            None => kept::forget(&self.pins, &[]),
+        }
+    }
+
+    /// As [`Self::look`], and waits for it.
     fn attach(&mut self) -> Result<(), AttachError> {
         let now = self.forward.now();
-        let attached = self.forward.fast.as_mut().map_or(Ok(()), |fast| fast.attach(now));
-        // Of interfaces that are not this engine's any more.
-        let files = self.forward.fast.as_ref().map(Fast::files).unwrap_or_default();
-        kept::forget(&self.pins, &files);
-        attached
+        if let Some(fast) = &mut self.forward.fast {
+            let attached = fast.attach(now);
+            self.forward.pipeline.settle();
+            return attached;
+        }
+        kept::forget(&self.pins, &[]);
+        Ok(())
     }
 
     /// Reads no packets.
@@ -178,6 +190,7 @@ impl Worker {
     fn hand_over(&mut self) -> io::Result<HandOver> {
         if let Some(fast) = &mut self.forward.fast {
             fast.leave();
+            self.forward.pipeline.lend();
         }
         Ok(HandOver {
             device: self.forward.device.hand_over()?,
@@ -379,13 +392,15 @@ impl Worker {
                 let _ = answer.try_send(());
             }
             Command::Adopt(tables) => {
+                forward.pipeline.go_on();
                 let Adopted { flows, standby, pins, lost } =
                     forward.pipeline.take_over(*tables, now);
                 info!(flows, standby, pins, lost, "flows of the process before are taken over");
             }
             Command::Resume => {
+                forward.pipeline.go_on();
                 self.resume().map_err(wait)?;
-                let _ = self.attach();
+                self.look();
             }
             Command::HandOver(answer) => drop(answer.try_send(self.hand_over())),
         }
@@ -447,6 +462,9 @@ impl Forward {
         }
         self.pipeline.tick(now, &mut self.side);
         if let Some(fast) = &mut self.fast {
+            if fast.has_looked() {
+                self.pipeline.settle();
+            }
             self.side.events.extend(fast.tick(now, &self.pipeline));
             for flow in fast.flows() {
                 self.pipeline.noticed(flow, now, &mut self.side);

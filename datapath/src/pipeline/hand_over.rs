@@ -89,8 +89,33 @@ impl Pipeline {
         adopted
     }
 
-    /// Whether there was room and no other flow in its place.
+    /// Goes on with the flows of another process that are in the tables, by the targets that are registered
+    /// here by now. XDP may begin more as that process did, until [`Self::settle`].
+    pub fn go_on(&mut self) {
+        if self.succeeds {
+            let table = &self.table;
+            self.nat.go_on(|group, address| table.target_at(group, address));
+        }
+    }
+
+    /// Another process may go on with the flows in the tables: if this one does after all, it is as if it
+    /// came after that one.
+    pub fn lend(&mut self) {
+        self.succeeds = true;
+    }
+
+    /// The program of the other process has ended: no more of its flows come.
+    pub fn settle(&mut self) {
+        self.go_on();
+        self.succeeds = false;
+    }
+
+    /// Whether there was room and no other flow in its place, or it is in the tables already.
     fn go_on_with(&mut self, record: &FlowRecord, now: Time) -> bool {
+        let known = self.nat.forward(&record.key).and_then(|flow| self.nat.get(flow));
+        if known.is_some_and(|known| (known.address, known.nat) == (record.target, record.nat)) {
+            return true;
+        }
         let flow = match self.adopt(record, now) {
             Ok(flow) => flow,
             Err(reason) => {

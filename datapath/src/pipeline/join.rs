@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use pias_protocol::{
-    forwarding::{ForwardingEvent, SecondChanceCause, TargetState},
+    forwarding::{ForwardingEvent, SecondChanceCause, Target, TargetState},
     geneve::{self, Flags, PiasOption},
     group::Protocol,
     ids::{ProxyId, TargetId},
@@ -152,16 +152,18 @@ impl Pipeline {
     /// Whether a flow's target may get its packets. That of a flow that another proxy began may be
     /// registered elsewhere, or not yet again: then nothing is known against it.
     pub(super) fn goes_on(&self, flow: &NatFlow) -> bool {
-        let entry = self.table.target(flow.target).or_else(|| {
+        let named = self.table.target(flow.target).filter(|entry| is_of(&entry.target, flow));
+        let entry = named.or_else(|| {
             let (target, _) = self.target_again(flow)?;
             self.table.target(target)
         });
-        entry.map_or(flow.adopted, |entry| entry.target.state != TargetState::Down)
+        entry.map_or(flow.adopted || self.succeeds, |entry| entry.target.state != TargetState::Down)
     }
 
-    /// The target of a flow that another proxy began, where it has registered here since.
+    /// The target of a flow that another proxy or process began, where it has registered here since.
     fn target_again(&self, flow: &NatFlow) -> Option<(Handle, TargetId)> {
-        self.table.target_at(&flow.key.group, flow.address).filter(|_| flow.adopted)
+        let is_anothers = flow.adopted || self.succeeds;
+        self.table.target_at(&flow.key.group, flow.address).filter(|_| is_anothers)
     }
 
     /// As a JAP: delivers a packet to its flow's target, or to a new one.
@@ -190,7 +192,7 @@ impl Pipeline {
         {
             let reopened = flow.phase == Phase::Closing && transport.opens();
             if !reopened && self.goes_on(&flow) {
-                if self.table.target(flow.target).is_none()
+                if !self.table.target(flow.target).is_some_and(|entry| is_of(&entry.target, &flow))
                     && let Some(target) = self.target_again(&flow)
                 {
                     // XDP knows those targets alone that flows name.
@@ -368,4 +370,9 @@ impl Pipeline {
         let sent_back = Client { arrival, ..*client };
         self.park(packet, &sent_back, Path::SecondChance, now, side, event)
     }
+}
+
+/// Whether a target is that of a flow: another process may have called another one by this handle.
+fn is_of(target: &Target, flow: &NatFlow) -> bool {
+    (target.address, target.group) == (flow.address, flow.key.group)
 }

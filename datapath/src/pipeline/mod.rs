@@ -113,6 +113,8 @@ pub struct Shared {
     pub seed: u64,
     /// Peers that flows in them name already.
     pub peers: Vec<Former>,
+    /// Whether there are flows in them of another process, which may run.
+    pub is_kept: bool,
 }
 
 /// The tables of one proxy and what they do to packets. One engine owns it.
@@ -136,6 +138,8 @@ pub struct Pipeline {
     least_mtu: u16,
     /// Peers whose path has shown an MTU of its own.
     learnt: Vec<Handle>,
+    /// Whether flows that are translated here may name targets as another process does, whose program runs.
+    succeeds: bool,
 }
 
 struct Rates {
@@ -187,6 +191,7 @@ impl Pipeline {
             counters: Counters::default(),
             least_mtu: config.underlay_mtu,
             learnt: Vec::new(),
+            succeeds: false,
             config,
         }
     }
@@ -197,7 +202,7 @@ impl Pipeline {
     /// # Errors
     /// [`Misshapen`] where the words are no table of pinned flows.
     pub fn sharing(config: PipelineConfig, shared: Shared) -> Result<Self, Misshapen> {
-        let Shared { pins, beside, nat, elsewhere, seed, peers } = shared;
+        let Shared { pins, beside, nat, elsewhere, seed, peers, is_kept } = shared;
         let mut pipeline = Self::new(config);
         pipeline.pins = IngressTable::on(pins, beside, seed)?;
         pipeline.nat = NatTable::on(nat, pipeline.config.limits, seed);
@@ -205,6 +210,7 @@ impl Pipeline {
             pipeline.table.restore_peer(peer);
         }
         pipeline.standby.tell(elsewhere);
+        pipeline.succeeds = is_kept;
         Ok(pipeline)
     }
 

@@ -29,6 +29,7 @@
 //! it up; echo requests beyond their rate are as well. Of fragments and extension headers user space has the say.
 
 mod attach;
+mod devices;
 mod endpoints;
 mod features;
 pub mod kept;
@@ -38,6 +39,7 @@ mod tables;
 mod targets;
 
 pub use attach::{AttachError, Attached, Interface, Vlan};
+pub use devices::Devices;
 pub use features::{Features, Sends};
 pub use program::{LoadError, Program, Setup, Size};
 pub use tables::{Tables, Touched, WriteError};

@@ -13,6 +13,7 @@ use zerocopy::IntoBytes;
 
 use super::{
     attach::{AttachError, Attached, Interface},
+    devices::Devices,
     endpoints::Endpoints,
     kept::{self, Kept},
     layout::{self, Config},
@@ -20,8 +21,6 @@ use super::{
     targets::Targets,
 };
 use crate::{
-    counters,
-    drop_reason::DropReason,
     flow::{
         elsewhere::Elsewhere,
         ingress::IngressTable,
@@ -84,7 +83,8 @@ pub struct Size {
 /// The loaded programs. Dropping it detaches them.
 pub struct Program {
     ebpf: Ebpf,
-    counts: PerCpuArray<MapData, u64>,
+    /// What it knows of interfaces.
+    pub devices: Devices,
     /// Tables that can outlive this process, in the order of [`kept::TABLES`].
     kept: Vec<(&'static str, MapData)>,
 }
@@ -145,11 +145,11 @@ impl Program {
         for name in names(&ebpf) {
             program(&mut ebpf, &name)?.load()?;
         }
-        let counts = take(&mut ebpf, "COUNTS", |map| PerCpuArray::try_from(map).ok())?;
         let own = kept::TABLES.map(|table| Ok((table, open(&mut ebpf, table)?)));
         let own: Vec<_> = own.into_iter().collect::<Result<_, LoadError>>()?;
         let tables = tables(&mut ebpf, &own, setup, seed, kept)?;
-        Ok((Self { ebpf, counts, kept: own }, tables))
+        let devices = devices(&mut ebpf)?;
+        Ok((Self { ebpf, devices, kept: own }, tables))
     }
 
     /// Leaves the tables to files in `directory`, which is in a BPF file system, in place of those there.
@@ -196,22 +196,6 @@ impl Program {
             machine: info.size_jitted(),
             verified: info.verified_instruction_count().unwrap_or_default(),
         })
-    }
-
-    /// How many packets the programs sent this way, on all processors.
-    #[must_use]
-    pub fn path(&self, path: counters::Path) -> u64 {
-        self.count(path as u32)
-    }
-
-    /// How many packets the programs dropped for this reason, on all processors.
-    #[must_use]
-    pub fn drops(&self, reason: DropReason) -> u64 {
-        self.count(layout::drop_counter(reason))
-    }
-
-    fn count(&self, counter: u32) -> u64 {
-        self.counts.get(&counter, 0).map_or(0, |values| values.iter().sum())
     }
 }
 
@@ -283,6 +267,12 @@ fn map(array: &MapData, name: &'static str, words: usize) -> Result<Words, LoadE
     Words::shared(array.fd().as_fd(), words).map_err(|source| LoadError::Mapping { name, source })
 }
 
+fn devices(ebpf: &mut Ebpf) -> Result<Devices, LoadError> {
+    let words = map(&open(ebpf, "DEVICE")?, "DEVICE", layout::DEVICES)?;
+    let vlans = take(ebpf, "VLANS", |map| aya::maps::HashMap::try_from(map).ok())?;
+    Ok(Devices::new(words, vlans))
+}
+
 fn tables(
     ebpf: &mut Ebpf,
     own: &[(&'static str, MapData)],
@@ -306,7 +296,6 @@ fn tables(
     };
     let mut alone = |name, words| map(&open(ebpf, name)?, name, words);
     let elsewhere = Elsewhere::on(alone("ELSEWHERE", Elsewhere::WORDS)?);
-    let devices = alone("DEVICE", layout::DEVICES)?;
     let targets = alone("TARGETS", members * layout::target::WORDS)?;
     let shared = Shared {
         pins: words("PINS", pin_words(setup))?,
@@ -315,13 +304,13 @@ fn tables(
         elsewhere,
         seed,
         peers: kept.map(|kept| kept.peers.clone()).unwrap_or_default(),
+        is_kept: kept.is_some(),
     };
     let tunnels = take(ebpf, "TUNNELS", |map| aya::maps::HashMap::try_from(map).ok())?;
     let joined = take(ebpf, "JOINED", |map| aya::maps::HashMap::try_from(map).ok())?;
     let tables = Tables {
         state: words("STATE", layout::state::WORDS)?,
-        devices,
-        vlans: take(ebpf, "VLANS", |map| aya::maps::HashMap::try_from(map).ok())?,
+        counts: take(ebpf, "COUNTS", |map| PerCpuArray::try_from(map).ok())?,
         peers: words("PEERS", members * layout::peer::WORDS)?,
         endpoints: Endpoints::new(tunnels),
         groups: take(ebpf, "GROUPS", |map| aya::maps::HashMap::try_from(map).ok())?,

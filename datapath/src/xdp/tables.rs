@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use aya::{
-    maps::{HashMap, MapData, MapError, RingBuf},
+    maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf},
     sys::SyscallError,
 };
 use pias_protocol::{
@@ -14,13 +14,14 @@ use pias_protocol::{
 use zerocopy::{FromBytes, FromZeros};
 
 use super::{
-    attach::Vlan,
     endpoints::Endpoints,
     kept::coarse_clock,
-    layout::{Candidate, Device, Group, HERE, Key, Port, peer, state},
+    layout::{self, Candidate, Group, HERE, Key, peer, state},
     targets::Targets,
 };
 use crate::{
+    counters::Path,
+    drop_reason::DropReason,
     flow::pins::{Coarse, address_words},
     limits::NOTICED_PER_TICK,
     mapped::Words,
@@ -31,7 +32,6 @@ use crate::{
 
 pub(super) const KEY: usize = size_of::<Key>();
 pub(super) const GROUP: usize = size_of::<Group>();
-const PORT: usize = size_of::<Port>();
 
 /// A table could not be written: full, or the kernel refused it. What stands there is wrong from now
 /// on; the programs have to be taken off.
@@ -73,8 +73,7 @@ impl Touched {
 /// The tables of one loaded program.
 pub struct Tables {
     pub(super) state: Words,
-    pub(super) devices: Words,
-    pub(super) vlans: HashMap<MapData, [u8; PORT], [u8; PORT]>,
+    pub(super) counts: PerCpuArray<MapData, u64>,
     pub(super) peers: Words,
     pub(super) endpoints: Endpoints,
     pub(super) groups: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
@@ -126,37 +125,20 @@ impl Tables {
             .store(u64::from(epoch) << 32 | u64::from(word as u32), Ordering::Release);
     }
 
-    /// Tells the programs of an interface that they are attached to, or are not any more. One whose
-    /// index is [`DEVICES`](super::layout::DEVICES) or more is not told of: its packets are passed up.
-    pub fn set_device(&self, index: u32, device: Option<Device>) {
-        if let Some(word) = self.devices.get(index as usize) {
-            word.store(device.map_or(0, Device::word), Ordering::Release);
-        }
+    /// How many packets the programs sent this way, on all processors.
+    #[must_use]
+    pub fn path(&self, path: Path) -> u64 {
+        self.count(path as u32)
     }
 
-    /// The same of a VLAN's device on the interface `below`; what it is attached to, is that. Where there
-    /// is no room for more VLANs, packets of this one are passed up.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn set_vlan(
-        &mut self,
-        below: u32,
-        vlan: &Vlan,
-        device: Option<Device>,
-    ) -> Result<(), MapError> {
-        let mac = vlan.mac;
-        self.set_device(vlan.index, device.map(|device| Device { mac, ..device }));
-        let frames: [u8; PORT] = zerocopy::transmute!(Port::new(below, vlan.tag));
-        let own: [u8; PORT] = zerocopy::transmute!(Port::new(vlan.index, 0));
-        for (from, to) in [(frames, own), (own, frames)] {
-            if device.is_some() {
-                self.vlans.insert(from, to, 0)?;
-            } else {
-                removed(self.vlans.remove(&from))?;
-            }
-        }
-        Ok(())
+    /// How many packets the programs dropped for this reason, on all processors.
+    #[must_use]
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.count(layout::drop_counter(reason))
+    }
+
+    fn count(&self, counter: u32) -> u64 {
+        self.counts.get(&counter, 0).map_or(0, |values| values.iter().sum())
     }
 
     /// Groups whose candidates the programs used since this was last called; each at most once a

@@ -261,7 +261,7 @@ fn a_flood_of_syns_in_xdp_evicts_its_own_kind() {
         let now = flows(&two.shared);
         let lives = |flow: &FlowRecord| now.iter().any(|other| other.key == flow.key);
         assert!(established.iter().all(lives), "established flows stay");
-        assert!(two.program.path(Path::FlowEvicted) > 2800, "and it is counted");
+        assert!(two.tables.path(Path::FlowEvicted) > 2800, "and it is counted");
     });
 }
 

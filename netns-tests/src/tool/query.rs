@@ -15,6 +15,10 @@ use crate::limits::{MAX_OUTSTANDING, REPORT_INTERVAL};
 /// Longest wait for an answer before the pace is looked at.
 const TICK_MS: u8 = 1;
 
+/// Time that may lie between two turns of a client that runs. What is beyond it the machine stood still, and
+/// is not counted as waiting: nobody answers then.
+const LONGEST_TURN: Duration = Duration::from_millis(100);
+
 /// Asks name servers who they are, at a steady rate.
 #[derive(Debug, Args)]
 pub struct Query {
@@ -24,7 +28,7 @@ pub struct Query {
     /// Questions per second
     #[arg(long, default_value_t = 2000)]
     rate: u32,
-    /// Time that each answer gets
+    /// Time that each answer gets, while this machine runs
     #[arg(long, default_value = "1s")]
     patience: humantime::Duration,
 }
@@ -63,6 +67,8 @@ struct Asked {
     socket: UdpSocket,
     at: Instant,
     at_ms: f64,
+    /// When its time is over, on the clock of [`Asker::ran`].
+    until: Duration,
 }
 
 impl Query {
@@ -81,6 +87,7 @@ impl Query {
                 asker.ask()?;
             }
             asker.listen(TICK_MS)?;
+            asker.pass_time();
             asker.give_up();
             if asker.reported.elapsed() >= REPORT_INTERVAL {
                 print(&asker.report())?;
@@ -94,6 +101,9 @@ struct Asker {
     to: Vec<SocketAddr>,
     patience: Duration,
     epoll: Epoll,
+    /// For how long this client has run, up to its last turn.
+    ran: Duration,
+    turned: Instant,
     /// The next question's number.
     number: u64,
     /// The number of the first of `asked`.
@@ -112,6 +122,8 @@ impl Asker {
             to,
             patience,
             epoll,
+            ran: Duration::ZERO,
+            turned: Instant::now(),
             number: 0,
             first: 0,
             asked: VecDeque::new(),
@@ -128,7 +140,8 @@ impl Asker {
         let watched = self.epoll.add(&socket, readable);
         watched.map_err(|error| failed("watch a socket")(error.into()))?;
         let asked_ms = clock().as_secs_f64() * 1e3;
-        let asked = Asked { to, socket, at: Instant::now(), at_ms: asked_ms };
+        let until = self.ran + self.patience;
+        let asked = Asked { to, socket, at: Instant::now(), at_ms: asked_ms, until };
         let sent = asked.socket.send(&dns::question(self.number as u16));
         self.report.asked += 1;
         self.number += 1;
@@ -142,18 +155,31 @@ impl Asker {
         Ok(())
     }
 
-    /// Waits this many ms at most, and takes the answers that are there.
+    /// Waits this many ms at most, and takes all answers that are there: what came while the machine stood
+    /// still came in time.
     fn listen(&mut self, wait_ms: u8) -> Result<(), ToolError> {
         let mut events = [EpollEvent::empty(); 256];
-        let ready = match self.epoll.wait(&mut events, EpollTimeout::from(wait_ms)) {
-            Ok(ready) => ready,
-            Err(nix::Error::EINTR) => 0,
-            Err(error) => return Err(failed("wait for answers")(error.into())),
-        };
-        for event in &events[..ready] {
-            self.take(event.data());
+        let mut wait = EpollTimeout::from(wait_ms);
+        loop {
+            let ready = match self.epoll.wait(&mut events, wait) {
+                Ok(ready) => ready,
+                Err(nix::Error::EINTR) => 0,
+                Err(error) => return Err(failed("wait for answers")(error.into())),
+            };
+            for event in &events[..ready] {
+                self.take(event.data());
+            }
+            if ready < events.len() {
+                return Ok(());
+            }
+            wait = EpollTimeout::ZERO;
         }
-        Ok(())
+    }
+
+    /// Counts the time since the turn before.
+    fn pass_time(&mut self) {
+        self.ran += self.turned.elapsed().min(LONGEST_TURN);
+        self.turned = Instant::now();
     }
 
     /// Takes the answer to a question, or the word that there will be none.
@@ -177,7 +203,7 @@ impl Asker {
     /// Gives up on questions that had their time.
     fn give_up(&mut self) {
         while let Some(front) = self.asked.front() {
-            if front.as_ref().is_some_and(|asked| asked.at.elapsed() < self.patience) {
+            if front.as_ref().is_some_and(|asked| self.ran < asked.until) {
                 return;
             }
             self.first += 1;
@@ -238,11 +264,30 @@ mod tests {
         while asker.report.answers.is_empty() || asker.report.failed.is_empty() {
             asker.listen(100).expect("events");
         }
-        asker.patience = Duration::ZERO;
+        asker.ran = Duration::from_secs(60);
         asker.give_up();
         let report = asker.report();
         assert_eq!((report.asked, report.answers["t1"]), (3, 1));
         let reasons: Vec<_> = report.failed.iter().map(|failed| failed.reason.as_str()).collect();
         assert_eq!(reasons, ["no answer to the question", "silence"]);
+    }
+
+    #[test]
+    fn a_client_whose_machine_stood_still_does_not_count_that_as_waiting() {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let address = server.local_addr().expect("a bound socket");
+        let mut asker = Asker::new(vec![address], Duration::from_secs(1)).expect("an asker");
+        asker.ask().expect("a question");
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(60));
+        asker.turned = long_ago.expect("a machine that runs for a minute");
+        asker.pass_time();
+        asker.give_up();
+        assert!(asker.report.failed.is_empty(), "{:?}", asker.report.failed);
+        for _ in 0..10 {
+            asker.turned = long_ago.expect("a machine that runs for a minute");
+            asker.pass_time();
+        }
+        asker.give_up();
+        assert_eq!(asker.report.failed[0].reason, "silence");
     }
 }

@@ -7,6 +7,7 @@
 mod drain_load;
 mod hostile;
 mod icmp;
+mod losses;
 mod machine;
 mod many_targets;
 mod paths;

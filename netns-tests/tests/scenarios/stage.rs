@@ -9,6 +9,7 @@ use std::time::Duration;
 use pias_lab::topology::GroupSpec;
 use pias_lab::{Join, Lab, Options, Topology, bracketed, clock, testing, wait_until};
 
+use crate::losses;
 use crate::machine::{Ticks, wait_until_steady};
 
 /// The POPs of the default topology. Each has the client `c-POP`, the targets
@@ -82,31 +83,11 @@ impl Drop for Stage {
         if std::thread::panicking() {
             let stolen = Ticks::now().stolen_since(self.began);
             eprintln!("the host took {:.0} % of the machine's time meanwhile", stolen * 100.0);
-            tell_refusals(self);
+            losses::tell(self);
             eprintln!("logs: {}", self.logs().display());
         } else if self.shared {
             *self.turn = self.lab.take();
         }
-    }
-}
-
-/// Prints what each proxy turned away since it started, by reason.
-fn tell_refusals(lab: &Lab) {
-    for proxy in POPS.iter().flat_map(|pop| [format!("{pop}1"), format!("{pop}2")]) {
-        let Ok(status) = lab.host(&proxy).piasctl(&["status"]) else { continue };
-        let drops = lab.host(&proxy).piasctl(&["drops"]).unwrap_or_default();
-        let drops = drops["drops"].as_array().into_iter().flatten();
-        let dropped = drops.filter(|drop| drop["packets"] != 0);
-        let dropped: Vec<_> =
-            dropped.map(|drop| format!("{} {}", drop["reason"], drop["packets"])).collect();
-        let paths = &status["engine"]["paths"];
-        eprintln!(
-            "{proxy}: refused {}, second chances {}, promoted {}; dropped {}",
-            paths["refused"],
-            paths["second_chance"],
-            paths["flow_promoted"],
-            dropped.join(", ")
-        );
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{hint::spin_loop, net::SocketAddr};
 
 use pias_protocol::{
-    group::Protocol,
+    group::{GroupKey, Protocol},
     hash::{FlowHash, FlowKey},
     ids::TargetId,
 };
@@ -235,18 +235,23 @@ impl Flows {
         }
     }
 
-    /// The flows of another process: their targets' handles mean nothing here. What that process was writing
-    /// when it ended is given up.
-    pub(super) fn go_on(&self) {
+    /// Gives flows of another process the targets that are `registered` here, and what it had told a mate
+    /// of them is forgotten. What that process was writing when it ended is given up.
+    pub(super) fn go_on(
+        &self,
+        registered: impl Fn(&GroupKey, SocketAddr) -> Option<(Handle, TargetId)>,
+    ) {
         for slot in 0..self.slots() {
             let Some(entry) = self.settled(slot) else { continue };
             let meta = entry.meta();
             if meta.is_being_written() {
                 entry.publish(meta.given_up());
-            } else if meta.phase().is_some() {
-                entry.set_target(Handle::NONE, TargetId(0));
-                let notes = [Notes::ADOPTED, Notes::JUDGED];
-                entry.note(|was| notes.into_iter().fold(was, |was, note| was.with(note, true)));
+            } else if let Some((_, flow)) = entry.read() {
+                let target = registered(&flow.key.group, flow.address);
+                let (handle, lease) = target.unwrap_or((Handle::NONE, flow.lease));
+                entry.set_target(handle, lease);
+                let waits = flow.adopted || target.is_none();
+                entry.note(|notes| notes.with(Notes::ADOPTED, waits).telling(Told::Nothing));
             }
         }
     }

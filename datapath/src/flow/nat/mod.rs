@@ -23,7 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use pias_protocol::{
     flow::FlowRecord,
-    group::Protocol,
+    group::{GroupKey, Protocol},
     hash::{self, FlowKey},
     ids::{ProxyId, TargetId},
     time::Time,
@@ -92,13 +92,20 @@ impl NatTable {
         Self::on(NatMemory::own(&limits), limits, seed)
     }
 
-    /// A table in memory that XDP shares, which knows the same secret `seed`. Flows that are there already
-    /// are those of a process that was killed: they go on, and find their targets again.
+    /// A table in memory that XDP shares, which knows the same secret `seed`. Flows may be there already.
     #[must_use]
     pub fn on(memory: NatMemory, limits: Limits, seed: u64) -> Self {
         let flows = Flows::on(memory, limits.nat_flows, seed);
-        flows.go_on();
         Self { flows, limits, swept: 0, evicted: 0, replica: Replica::new(limits.nat_flows) }
+    }
+
+    /// Goes on with flows that another process began: each gets the target that is `registered` at its
+    /// address, or waits for it as one that another proxy began.
+    pub fn go_on(
+        &mut self,
+        registered: impl Fn(&GroupKey, SocketAddr) -> Option<(Handle, TargetId)>,
+    ) {
+        self.flows.go_on(registered);
     }
 
     /// How many flows there are.
