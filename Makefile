@@ -32,7 +32,7 @@ demo: deps
 test: deps
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace --no-fail-fast
-	PIAS_LAB_ENGINE=xdp $(CARGO) test -p pias-lab --test scenarios --no-fail-fast
+	PIAS_LAB_ENGINE=xdp $(CARGO) test --workspace --test scenarios --no-fail-fast
 
 lint:
 	$(CARGO) fmt --all --check

@@ -20,8 +20,8 @@ pub fn obstacle() -> Option<String> {
     if missing.is_some() {
         return missing.map(|why| format!("no namespaces or no /dev/net/tun here: {why}"));
     }
-    ["bird", "nsd", "nginx", "tcpdump", "nsenter", "ip", "dig", "curl", "ping"]
-        .into_iter()
+    "bird nsd nginx tcpdump nsenter ip dig curl ping socat traceroute"
+        .split(' ')
         .find(|program| !on_path(program))
         .map(|program| format!("{program} is not installed"))
 }

@@ -172,6 +172,13 @@ impl Fast {
         }
     }
 
+    /// Whether nobody looks, nor will before this is asked again soon: then nothing has to wait for it.
+    pub(super) fn rests(&mut self, now: Time) -> bool {
+        self.next_look = now + LOOK_EVERY;
+        self.has_looked();
+        self.attacher.rests()
+    }
+
     /// Whether the program has been attached, where that can be, since this was asked last.
     pub(super) fn has_looked(&mut self) -> bool {
         let looked = self.attacher.has_looked();

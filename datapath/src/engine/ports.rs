@@ -254,6 +254,11 @@ impl Attacher {
         }
     }
 
+    /// Whether the thread is at rest.
+    pub(super) const fn rests(&self) -> bool {
+        self.here.is_some()
+    }
+
     /// The ports; waits while the thread has them. None if it panicked: what was attached is not any more.
     pub(super) fn here(&mut self) -> Option<&mut Ports> {
         if self.here.is_none() {

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crossbeam_channel::Sender;
 use nix::{
     errno::Errno,
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
@@ -59,6 +60,8 @@ pub(super) struct Worker {
     backlog: bool,
     /// Whether only the inbox is read.
     paused: bool,
+    /// Who waits for that.
+    pausing: Option<Sender<()>>,
     linger: Linger,
     /// Packets are read into it, one at a time.
     packet: Packet,
@@ -122,6 +125,7 @@ impl Worker {
             inbox,
             backlog: false,
             paused: true,
+            pausing: None,
             linger: Linger::default(),
             packet: Device::packet(),
             bursts: false,
@@ -240,6 +244,7 @@ impl Worker {
             self.serve_inbox()?;
         }
         let now = self.forward.now();
+        self.pause_if_asked(now)?;
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             if self.paused {
@@ -249,6 +254,18 @@ impl Worker {
             }
         }
         self.forward.flush(now);
+        Ok(())
+    }
+
+    /// Pauses for whoever asked, as soon as what is attached can be handed over at once.
+    fn pause_if_asked(&mut self, now: Time) -> Result<(), EngineFailure> {
+        if self.pausing.is_some() && self.forward.fast.as_mut().is_none_or(|fast| fast.rests(now)) {
+            self.pause().map_err(|errno| EngineFailure::Wait(errno.into()))?;
+            if let Some(asker) = self.pausing.take() {
+                // It may have stopped waiting.
+                let _ = asker.try_send(());
+            }
+        }
         Ok(())
     }
 
@@ -387,10 +404,7 @@ impl Worker {
             Command::Explain(client, group, answer) => {
                 drop(answer.try_send(forward.pipeline.explain(client, group, now)));
             }
-            Command::Pause(answer) => {
-                self.pause().map_err(wait)?;
-                let _ = answer.try_send(());
-            }
+            Command::Pause(answer) => self.pausing = Some(answer),
             Command::Adopt(tables) => {
                 forward.pipeline.go_on();
                 let Adopted { flows, standby, pins, lost } =
@@ -398,6 +412,7 @@ impl Worker {
                 info!(flows, standby, pins, lost, "flows of the process before are taken over");
             }
             Command::Resume => {
+                self.pausing = None;
                 forward.pipeline.go_on();
                 self.resume().map_err(wait)?;
                 self.look();
