@@ -2,10 +2,11 @@
 # make test    every test: unit, property, golden vectors, corpora, simulation, and the lab with each engine
 #              (root for the lab)
 # make lint    formatting, clippy, documentation; warnings are errors
-# make bench   the TUN engine against nftables and nginx, a join proxy's crash in the lab, and
-#              membership in the simulator: at a tenth of the size, or, as the goals ask, at 20,000
-#              proxies and 24 simulated hours, which takes hours: make bench SIM_BENCH=
-#              writes target/bench/tun.json and overlay.json (root)
+# make bench   the TUN engine against nftables and nginx, what one core does by XDP beside the kernel's
+#              own, a join proxy's crash in the lab, and membership in the simulator: at a tenth of the
+#              size, or, as the goals ask, at 20,000 proxies and 24 simulated hours, which takes hours:
+#              make bench SIM_BENCH=
+#              writes target/bench/tun.json, xdp.json and overlay.json (root)
 # make soak    random faults in the simulator, until stopped or a seed fails; prints the seed
 # make fuzz    every decoder under cargo-fuzz, FUZZ_SECONDS each (needs a nightly toolchain)
 
@@ -42,6 +43,7 @@ lint:
 bench: deps
 	$(CARGO) build --release --workspace --bins
 	target/release/pias-lab bench --output target/bench/tun.json
+	target/release/pias-lab bench-xdp --output target/bench/xdp.json
 	target/release/pias-lab bench-failover --output target/bench/overlay.json
 	target/release/pias-sim bench $(SIM_BENCH) --output target/bench/overlay.json
 

@@ -28,7 +28,7 @@ fn main() {
     let folder =
         PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("bpf");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
-    for name in ["pias", "bench"] {
+    for name in ["pias", "bench", "traffic"] {
         compile(&folder.join(format!("{name}.bpf.c")), &out.join(format!("{name}.bpf.o")));
     }
     println!("cargo:rerun-if-changed=bpf");

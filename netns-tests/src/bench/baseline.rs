@@ -46,12 +46,12 @@ pub(super) fn own_path() -> Result<String, BenchError> {
 
 const NFT_TABLE: &str = "pias_bench";
 
-fn nftables() -> String {
+fn nftables(ports: &str) -> String {
     format!(
         "table ip {NFT_TABLE} {{
     chain inwards {{
         type nat hook prerouting priority dstnat;
-        ip daddr {NEAR_ADDRESS} meta l4proto {{ tcp, udp }} th dport {{ {ECHO_PORT}, {ACCEPT_PORT}, {BULK_PORT} }} dnat to {TARGET_ADDRESS}
+        ip daddr {NEAR_ADDRESS} meta l4proto {{ tcp, udp }} th dport {{ {ports} }} dnat to {TARGET_ADDRESS}
     }}
     chain outwards {{
         type nat hook postrouting priority srcnat;
@@ -62,10 +62,15 @@ fn nftables() -> String {
     )
 }
 
-/// Loads the ruleset. It goes at the end of the turn, and connection tracking
+/// The ports of all three services.
+pub(super) fn services() -> String {
+    format!("{ECHO_PORT}, {ACCEPT_PORT}, {BULK_PORT}")
+}
+
+/// Loads the ruleset for these ports, as nftables lists them. It goes at the end of the turn, and connection tracking
 /// with it, so that the other candidates do not pay for it.
-pub(super) fn start_nftables(lab: &Lab) -> Result<(), BenchError> {
-    let file = write(lab, "bench.nft", &nftables())?;
+pub(super) fn start_nftables(lab: &Lab, ports: &str) -> Result<(), BenchError> {
+    let file = write(lab, "bench.nft", &nftables(ports))?;
     lab.host(NEAR).ok(&["nft", "-f", &file])?;
     Ok(())
 }
@@ -143,7 +148,7 @@ mod tests {
 
     #[test]
     fn nftables_translates_all_three_services_both_ways() {
-        let text = nftables();
+        let text = nftables(&services());
         assert!(text.contains("ip daddr 10.9.1.1 "), "{text}");
         assert!(text.contains("th dport { 7001, 7002, 5201 } dnat to 10.9.3.2"), "{text}");
         assert!(text.contains("ip daddr 10.9.3.2 masquerade"), "{text}");

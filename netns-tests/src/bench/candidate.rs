@@ -76,7 +76,7 @@ impl Candidate {
     pub(super) fn start(self, lab: &Lab) -> Result<(), BenchError> {
         match self {
             Candidate::Plain | Candidate::PlainTwo => {}
-            Candidate::Nftables => baseline::start_nftables(lab)?,
+            Candidate::Nftables => baseline::start_nftables(lab, &baseline::services())?,
             Candidate::Nginx => baseline::start_nginx(lab)?,
             Candidate::Pias => pias::start(lab, &[NEAR], TARGET, ANYCAST)?,
             Candidate::PiasTunnel => pias::start(lab, &[FAR, NEAR], TARGET_FAR, ANYCAST_FAR)?,

@@ -69,7 +69,7 @@ impl Figures {
 }
 
 /// Median (of an even number, the mean of the middle two), least and most.
-fn summary(values: &[f64]) -> Option<Summary> {
+pub(super) fn summary(values: &[f64]) -> Option<Summary> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let upper = *sorted.get(sorted.len() / 2)?;

@@ -10,6 +10,7 @@
 //! | `figures`, `report` | medians, ratios and goals; the table and the JSON rows |
 //! | `machine` | what the figures were measured on |
 //! | `failover` | a suite of its own, `pias-lab bench-failover`: a join proxy's crash |
+//! | `xdp` | a suite of its own, `pias-lab bench-xdp`: what one core does by XDP |
 //!
 //! What the figures mean is in `docs/benchmarks.md`.
 
@@ -25,11 +26,14 @@ mod metric;
 mod pias;
 mod places;
 mod report;
+mod xdp;
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use clap::{Args, Subcommand};
+use pias_datapath::bench::BedError;
+use pias_datapath::bench::traffic::TrafficError;
 use serde::Serialize;
 
 use crate::control::ControlError;
@@ -53,6 +57,8 @@ pub enum Task {
     Bench(Arguments),
     /// Measure what a join proxy's crash does to established connections
     BenchFailover(failover::Arguments),
+    /// Measure what one core does by XDP, beside the kernel's own
+    BenchXdp(xdp::Arguments),
     /// Generate load; the benchmarks' own
     #[command(subcommand, hide = true)]
     Load(Load),
@@ -125,6 +131,23 @@ pub enum BenchError {
         /// What it wrote.
         message: String,
     },
+    /// The traffic of XDP's suite.
+    #[error(transparent)]
+    Traffic(#[from] TrafficError),
+    /// What XDP costs.
+    #[error(transparent)]
+    Bed(#[from] BedError),
+    /// There is no core for the host under test alone.
+    #[error("this takes two cores: one for the host under test, one for all else")]
+    Cores,
+    /// The system refused something.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// A file.
     #[error("{path}: {source}")]
     File {
@@ -140,6 +163,7 @@ pub fn run(task: &Task) -> Result<(), BenchError> {
     match task {
         Task::Bench(arguments) => bench(arguments),
         Task::BenchFailover(arguments) => failover::run(arguments),
+        Task::BenchXdp(arguments) => xdp::run(arguments),
         Task::Load(load) => Ok(load::run(load)?),
     }
 }

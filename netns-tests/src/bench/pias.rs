@@ -21,7 +21,7 @@ use crate::wait::wait_until;
 const GROUPS: [(u16, &str); 3] = [(ECHO_PORT, "udp"), (ACCEPT_PORT, "tcp"), (BULK_PORT, "tcp")];
 
 /// The agent's name in the lab.
-const AGENT: &str = "pias-join";
+pub(super) const AGENT: &str = "pias-join";
 
 /// Makes the operator's keys as an operator would, and hands them out.
 pub(super) fn prepare(lab: &Lab) -> Result<(), BenchError> {
@@ -75,27 +75,80 @@ pub(super) fn start(
     target: &str,
     anycast: Ipv4Addr,
 ) -> Result<(), BenchError> {
-    let directory = programs::directory();
-    let piasd = programs::find(&directory, "piasd")?.display().to_string();
-    let join = programs::find(&directory, "pias-join")?.display().to_string();
     for proxy in proxies {
-        let path = keys_of(lab, proxy).join("piasd.toml");
-        fs::write(&path, config(proxy, proxies))
-            .map_err(|source| BenchError::File { path, source })?;
-        lab.host(proxy).spawn("piasd", &[&piasd, "--config", "/etc/pias/piasd.toml"])?;
+        start_proxy(lab, proxy, proxies, Start::PLAIN)?;
     }
     for proxy in proxies {
-        wait(lab, format!("piasd on {proxy} to be ready"), || {
-            let status = lab.host(proxy).piasctl(&["status"]);
-            status.is_ok_and(|status| status["ready"].as_bool() == Some(true))
-        })?;
+        wait_ready(lab, proxy)?;
     }
+    join(lab, target, proxies[0], &GROUPS.map(|(port, protocol)| group(anycast, port, protocol)))
+}
+
+/// A group's name.
+pub(super) fn group(anycast: Ipv4Addr, port: u16, protocol: &str) -> String {
+    format!("{}/{protocol}", at(anycast, port))
+}
+
+/// How piasd is started, beside its keys and seeds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start<'a> {
+    /// The process's name in the lab.
+    pub name: &'a str,
+    /// What goes before the program.
+    pub wrapper: &'a [&'a str],
+    /// What the configuration has more.
+    pub more: &'a str,
+    /// Whether it takes over from one that runs.
+    pub take_over: bool,
+}
+
+impl Start<'_> {
+    /// With nothing more.
+    pub(super) const PLAIN: Start<'static> =
+        Start { name: "piasd", wrapper: &[], more: "", take_over: false };
+}
+
+/// Starts piasd on one of these proxies.
+pub(super) fn start_proxy(
+    lab: &Lab,
+    proxy: &str,
+    proxies: &[&str],
+    start: Start<'_>,
+) -> Result<(), BenchError> {
+    let Start { name, wrapper, more, take_over } = start;
+    let piasd = programs::find(&programs::directory(), "piasd")?.display().to_string();
+    let path = keys_of(lab, proxy).join("piasd.toml");
+    fs::write(&path, config(proxy, proxies) + more)
+        .map_err(|source| BenchError::File { path, source })?;
+    let words = [wrapper, &[&piasd, "--config", "/etc/pias/piasd.toml"]].concat();
+    let take_over: &[&str] = if take_over { &["--take-over"] } else { &[] };
+    lab.host(proxy).spawn(name, &[&words, take_over].concat())?;
+    Ok(())
+}
+
+/// Returns when a proxy is ready.
+pub(super) fn wait_ready(lab: &Lab, proxy: &str) -> Result<(), BenchError> {
+    wait(lab, format!("piasd on {proxy} to be ready"), || {
+        let status = lab.host(proxy).piasctl(&["status"]);
+        status.is_ok_and(|status| status["ready"].as_bool() == Some(true))
+    })
+}
+
+/// Starts a target's agent; returns when it is a member of these groups, through
+/// `proxy`.
+pub(super) fn join(
+    lab: &Lab,
+    target: &str,
+    proxy: &str,
+    groups: &[String],
+) -> Result<(), BenchError> {
+    let join = programs::find(&programs::directory(), "pias-join")?.display().to_string();
     let mut words = vec![join, "--ca".to_owned(), "/etc/pias/ca.pem".to_owned()];
-    words.extend(GROUPS.map(|(port, protocol)| format!("{}/{protocol}", at(anycast, port))));
+    words.extend_from_slice(groups);
     lab.host(target).spawn(AGENT, &words)?;
-    wait(lab, format!("{target} to have joined through {}", proxies[0]), || {
-        let targets = lab.host(proxies[0]).piasctl(&["targets"]);
-        targets.is_ok_and(|found| found["targets"].as_array().map(Vec::len) == Some(GROUPS.len()))
+    wait(lab, format!("{target} to have joined through {proxy}"), || {
+        let targets = lab.host(proxy).piasctl(&["targets"]);
+        targets.is_ok_and(|found| found["targets"].as_array().map(Vec::len) == Some(groups.len()))
     })
 }
 
@@ -108,7 +161,11 @@ pub(super) fn stop(lab: &Lab, proxies: &[&str], target: &str) -> Result<(), Benc
     Ok(())
 }
 
-fn wait(lab: &Lab, what: String, condition: impl FnMut() -> bool) -> Result<(), BenchError> {
+pub(super) fn wait(
+    lab: &Lab,
+    what: String,
+    condition: impl FnMut() -> bool,
+) -> Result<(), BenchError> {
     wait_until(CHANGE_LIMIT, what, condition)
         .map(|_| ())
         .map_err(|source| BenchError::TimedOut { source, logs: lab.logs() })

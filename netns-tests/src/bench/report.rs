@@ -31,7 +31,8 @@ pub(super) struct Row {
 }
 
 impl Row {
-    fn new(name: String, value: f64, unit: &'static str, goal: Option<f64>) -> Self {
+    /// A figure that is better the more it is.
+    pub(super) fn new(name: String, value: f64, unit: &'static str, goal: Option<f64>) -> Self {
         let holds = goal.map(|goal| value >= goal);
         Self { name, value: rounded(value), unit, goal: goal.map(rounded), holds }
     }
@@ -40,6 +41,13 @@ impl Row {
     pub(super) fn at_most(name: String, value: f64, unit: &'static str, goal: f64) -> Self {
         let holds = Some(value <= goal);
         Self { name, value: rounded(value), unit, goal: Some(goal), holds }
+    }
+
+    /// What it says of its goal, if it has one.
+    pub(super) fn verdict(&self) -> Option<String> {
+        let (name, value, unit, goal) = (&self.name, self.value, self.unit, self.goal?);
+        let verdict = if self.holds? { "holds" } else { "DOES NOT HOLD" };
+        Some(format!("{name}: {value:.2} {unit}, goal {goal:.2}: {verdict}"))
     }
 }
 
@@ -120,10 +128,8 @@ pub(super) fn text(
     };
     line(format_args!(""));
     for row in rows {
-        if let (Some(goal), Some(holds)) = (row.goal, row.holds) {
-            let verdict = if holds { "holds" } else { "DOES NOT HOLD" };
-            let (name, value, unit) = (&row.name, row.value, row.unit);
-            line(format_args!("{name}: {value:.2} {unit}, goal {goal:.2}: {verdict}"));
+        if let Some(verdict) = row.verdict() {
+            line(format_args!("{verdict}"));
         }
     }
     for (candidate, what, lost, others) in figures.losses() {
@@ -170,14 +176,14 @@ fn ratios_table(figures: &Figures) -> String {
     markdown(&lines)
 }
 
-fn cell(summary: Summary, decimals: usize) -> String {
+pub(super) fn cell(summary: Summary, decimals: usize) -> String {
     let Summary { median, least, most } = summary;
     format!("{median:.decimals$} ({least:.decimals$} to {most:.decimals$})")
 }
 
 /// A Markdown table, its columns as wide as their widest cell so that it reads
 /// well in a terminal too. The first line is the header.
-fn markdown(lines: &[Vec<String>]) -> String {
+pub(super) fn markdown(lines: &[Vec<String>]) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|line| line.get(column));
