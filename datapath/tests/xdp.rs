@@ -1004,6 +1004,30 @@ fn notice(from: ProxyId, packet: &Sent) -> Arrival {
     Arrival::Tunnel(tunnel(from), [&header[..length], &packet.bytes()].concat())
 }
 
+/// Plays sequences of steps of these lengths; `play` says how many packets XDP sent.
+fn at_random<S: std::fmt::Debug>(
+    step: impl Strategy<Value = S>,
+    lengths: std::ops::Range<usize>,
+    play: impl Fn(&[S]) -> Result<u64, TestCaseError>,
+) {
+    let sent = std::cell::Cell::new(0);
+    let config = ProptestConfig {
+        cases: CASES,
+        // Each try loads the program anew.
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let steps = proptest::collection::vec(step, lengths);
+    let result = TestRunner::new(config).run(&steps, |steps| {
+        sent.set(sent.get() + play(&steps)?);
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+    let sent = sent.get();
+    assert!(sent > u64::from(CASES) * 20, "XDP sent {sent} packets: too few to tell");
+}
+
 #[test]
 fn packets_at_random_end_alike_with_and_without_xdp() {
     if !privileged() {
@@ -1017,24 +1041,6 @@ fn packets_at_random_end_alike_with_and_without_xdp() {
                 .prop_map(|(from, packet)| Step::Notice(from, packet)),
             4 => updates().prop_map(Step::Update),
         ];
-        let steps = proptest::collection::vec(step, 50..400);
-        let sent = std::cell::Cell::new(0);
-        let config = ProptestConfig {
-            cases: CASES,
-            // Each try loads the program anew.
-            max_shrink_iters: 200,
-            failure_persistence: None,
-            ..ProptestConfig::default()
-        };
-        let result = TestRunner::new(config).run(&steps, |steps| {
-            sent.set(sent.get() + play(&steps)?);
-            Ok(())
-        });
-        result.unwrap_or_else(|error| panic!("{error}"));
-        assert!(
-            sent.get() > u64::from(CASES) * 20,
-            "XDP sent {} packets: too few to tell",
-            sent.get()
-        );
+        at_random(step, 50..400, play);
     });
 }

@@ -32,6 +32,7 @@
 mod coalesce;
 mod device;
 mod fast;
+mod forward;
 mod hand_over;
 mod linger;
 mod mailbox;

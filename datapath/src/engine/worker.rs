@@ -1,8 +1,7 @@
-//! The engine's thread: the loop, and what is done with a verdict.
+//! The engine's thread: the loop.
 
 use std::{
     io,
-    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     thread,
@@ -15,7 +14,6 @@ use nix::{
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 use pias_protocol::{
-    forwarding::ForwardingUpdate,
     geneve::{Header, HeaderError},
     time::Time,
 };
@@ -26,21 +24,19 @@ use super::{
     coalesce::Train,
     device::{Device, Read},
     fast::Fast,
+    forward::Forward,
     hand_over::HandOver,
     linger::Linger,
     mailbox::{Command, Inbox},
-    outbox::Outbox,
-    registration,
     sources::{Prepared, Sources},
     tunnel::Receiver,
 };
 use crate::{
-    counters::Counters,
     drop_reason::DropReason,
     limits::engine::{BATCH, RECEIVES, TICK},
     packet::Packet,
-    pipeline::{Adopted, Pipeline, Side, Verdict},
-    xdp::{AttachError, Touched, kept},
+    pipeline::{Adopted, Side},
+    xdp::{AttachError, kept},
 };
 
 /// What `epoll` calls the device, the inbox and the watch over routes; receivers are called by their index.
@@ -73,17 +69,6 @@ pub(super) struct Worker {
     forward: Forward,
     next_tick: Time,
     pins: PathBuf,
-}
-
-/// The pipeline, and where packets and events leave.
-struct Forward {
-    pipeline: Pipeline,
-    fast: Option<Fast>,
-    device: Device,
-    outbox: Outbox,
-    hooks: Hooks,
-    side: Side,
-    started: Instant,
 }
 
 impl Worker {
@@ -441,138 +426,5 @@ const fn reason(error: HeaderError) -> DropReason {
         | HeaderError::InnerType
         | HeaderError::CriticalOption
         | HeaderError::Option => DropReason::TunnelMalformed,
-    }
-}
-
-impl Forward {
-    fn now(&self) -> Time {
-        Time::ZERO + self.started.elapsed()
-    }
-
-    fn routes_changed(&self) {
-        if let Some(fast) = &self.fast {
-            fast.routes_changed();
-        }
-    }
-
-    fn update(&mut self, update: ForwardingUpdate, now: Time) {
-        let touched = Touched::by(&update);
-        self.pipeline.apply(update, now, &mut self.side);
-        if let Some(fast) = &mut self.fast {
-            fast.follow(touched, &self.pipeline);
-        }
-        self.drain_side();
-    }
-
-    /// XDP goes on alone.
-    fn stand_still(&self, now: Time) {
-        if let Some(fast) = &self.fast {
-            fast.live(now);
-        }
-    }
-
-    fn tick(&mut self, now: Time) {
-        for id in self.fast.as_mut().map(|fast| fast.unconfirmed(now)).unwrap_or_default() {
-            self.update(ForwardingUpdate::PeerGone { id, heir: None }, now);
-        }
-        self.pipeline.tick(now, &mut self.side);
-        if let Some(fast) = &mut self.fast {
-            if fast.has_looked() {
-                self.pipeline.settle();
-            }
-            self.side.events.extend(fast.tick(now, &self.pipeline));
-            for flow in fast.flows() {
-                self.pipeline.noticed(flow, now, &mut self.side);
-            }
-        }
-        self.drain_side();
-    }
-
-    /// What happened to packets, here and in XDP.
-    fn counters(&self) -> Counters {
-        let mut counters = self.pipeline.counters().clone();
-        if let Some(fast) = &self.fast {
-            fast.count(&mut counters);
-        }
-        counters
-    }
-
-    /// Handles what the device's train holds, if anything.
-    fn device_train(&mut self, train: &mut Train, now: Time) {
-        if train.is_empty() {
-            return;
-        }
-        let packet = train.take();
-        let verdict = self.pipeline.from_tun(packet, now, &mut self.side);
-        self.execute(verdict, packet);
-        self.drain_side();
-    }
-
-    fn tunnel_packet(&mut self, source: IpAddr, header: &Header, packet: &mut Packet, now: Time) {
-        let verdict = self.pipeline.from_tunnel(source, header, packet, now, &mut self.side);
-        self.execute(verdict, packet);
-        self.drain_side();
-    }
-
-    /// Does what the verdict says.
-    fn execute(&mut self, verdict: Verdict, packet: &mut Packet) {
-        match verdict {
-            Verdict::Tun => self.write(packet),
-            Verdict::Peer { tunnel, flow, header } => {
-                self.outbox.push(tunnel, flow, &header, packet);
-            }
-            Verdict::Registration { local, remote, payload } => {
-                let datagram = registration::take(packet, local, remote, payload);
-                if !datagram.is_some_and(|datagram| (self.hooks.registration)(datagram)) {
-                    self.pipeline.count_drops(DropReason::RegistrationQueueFull, 1);
-                }
-            }
-            Verdict::Parked | Verdict::Drop(_) | Verdict::Answered => {}
-        }
-    }
-
-    fn write(&mut self, packet: &mut Packet) {
-        if self.device.write(packet).is_err() {
-            self.pipeline.count_drops(DropReason::TunWrite, 1);
-        }
-    }
-
-    /// Sends what left the pipeline beside its packet.
-    fn drain_side(&mut self) {
-        if !self.side.packets.is_empty() {
-            let mut packets = std::mem::take(&mut self.side.packets);
-            for (verdict, mut packet) in packets.drain(..) {
-                self.execute(verdict, &mut packet);
-            }
-            // Its memory is used again.
-            self.side.packets = packets;
-        }
-        for event in self.side.events.drain(..) {
-            if !(self.hooks.event)(event) {
-                self.pipeline.count_drops(DropReason::EventQueueFull, 1);
-            }
-        }
-    }
-
-    /// Sends what gathered for other proxies, and heeds what the kernel says of it.
-    fn flush(&mut self, now: Time) {
-        let report = self.outbox.flush();
-        if report.is_empty() {
-            return;
-        }
-        let report = std::mem::take(report);
-        self.pipeline.count_drops(DropReason::Malformed, report.malformed);
-        self.pipeline.count_drops(DropReason::TunnelSend, report.refused);
-        for (tunnel, mtu) in report.path_mtus {
-            self.pipeline.path_mtu(tunnel, mtu, now);
-        }
-    }
-
-    fn send_registration(&mut self, datagram: &registration::Datagram, packet: &mut Packet) {
-        let (device, mut refused) = (&self.device, 0);
-        registration::build(datagram, device.takes_udp_segments(), packet, |packet| {
-            refused += u64::from(device.write(packet).is_err());
-        });
-        self.pipeline.count_drops(DropReason::TunWrite, refused);
     }
 }
