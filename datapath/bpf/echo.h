@@ -17,7 +17,8 @@ INLINE int spend_echo(struct state *state)
     u64 seen = *(volatile u64 *)&state->echoes;
     u32 now = state->now, passed = now - (u32)(seen >> 32);
     u64 level = (u32)seen, most = (u64)ECHO_BURST * MILLIONTHS;
-    level = passed > ECHO_FULL ? most : level + (u64)passed * ECHO_TICK;
+    /* Nothing was ever taken of a full bucket. */
+    level = seen == 0 || passed > ECHO_FULL ? most : level + (u64)passed * ECHO_TICK;
     level = level > most ? most : level;
     if (level < MILLIONTHS)
         return DROP_RATE_LIMITED;
