@@ -27,7 +27,7 @@
 //! | [`counters`], [`drop_reason`], [`explain`] | what an operator sees |
 //! | [`xdp`] | what the kernel does before: programs, and the tables that they share |
 //! | [`engine`] | the I/O around the pipeline: TUN device and tunnel sockets |
-//! | [`bench`] | what XDP is measured with |
+//! | [`mod@bench`] | what XDP is measured with |
 
 pub mod bench;
 pub mod checksum;

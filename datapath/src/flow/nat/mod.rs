@@ -9,7 +9,7 @@
 //! ever taken for a new one.
 //!
 //! The table is memory that XDP may share: it finds flows, begins them, and notes their packets, as this
-//! module does ([`entry`], [`cells`], [`room`]; [ADR 0022](../../../../docs/adr/0022-nat-shared-with-xdp.md)).
+//! module does (`entry`, `cells`, `room`; [ADR 0022](../../../../docs/adr/0022-nat-shared-with-xdp.md)).
 //! Flows end here alone, but for those that XDP gives up for new ones.
 
 mod cells;

@@ -14,6 +14,7 @@ mod mappings;
 mod mtu;
 mod returning;
 mod standby;
+mod succession;
 
 use std::{net::IpAddr, time::Duration};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Nanoseconds between packets while flows get known; the longer in the next pass, if too many got lost.
-pub(super) const GAPS: [u32; 3] = [5_000, 10_000, 20_000];
+pub(super) const GAPS: [u32; 2] = [5_000, 10_000];
 
 /// Flows of which one may be lost without another pass.
 pub(super) const ACQUAINTED: u32 = 1000;
