@@ -5,6 +5,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     os::fd::{AsFd, AsRawFd},
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -38,7 +39,13 @@ pub struct Memory {
     pub tables: u64,
     /// Of this process, beyond what it had before.
     pub process: u64,
+    /// Beside memory: how long it takes at most, of some targets, until a word of the overlay that one is down
+    /// has come to where the programs read it before each packet.
+    pub down: Duration,
 }
+
+/// Targets that go down.
+const DOWN: u32 = 100;
 
 /// Fills tables of these sizes, but with flows. Needs root.
 ///
@@ -61,18 +68,24 @@ pub fn measure(sizes: Sizes) -> Result<Memory, BedError> {
             bed.tell(ForwardingUpdate::Ingress { group: group(address, port), entry })?;
         }
         for number in 0..sizes.targets {
-            let (address, port) = numbered(number % sizes.groups);
-            bed.tell(ForwardingUpdate::Target(Target {
-                id: TargetId(number.into()),
-                group: group(address, port),
-                address: (Ipv4Addr::from(0x0A80_0000 | number), port).into(),
-                weight: 1,
-                state: TargetState::Up,
-            }))?;
+            bed.tell(target(number, sizes.groups, TargetState::Up))?;
         }
         let process = resident(std::process::id()).saturating_sub(before);
-        Ok(Memory { tables: tables_of(std::process::id()), process })
+        let mut down = Duration::ZERO;
+        for number in (0..sizes.targets).step_by((sizes.targets / DOWN).max(1) as usize) {
+            let told = Instant::now();
+            bed.tell(target(number, sizes.groups, TargetState::Down))?;
+            down = down.max(told.elapsed());
+        }
+        Ok(Memory { tables: tables_of(std::process::id()), process, down })
     })
+}
+
+fn target(number: u32, groups: u32, state: TargetState) -> ForwardingUpdate {
+    let (address, port) = numbered(number % groups);
+    let (id, group) = (TargetId(number.into()), group(address, port));
+    let address = (Ipv4Addr::from(0x0A80_0000 | number), port).into();
+    ForwardingUpdate::Target(Target { id, group, address, weight: 1, state })
 }
 
 /// A group of its own for each number below 2^16.

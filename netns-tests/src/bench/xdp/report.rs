@@ -24,6 +24,9 @@ const NEW_FLOWS: f64 = 500_000.0;
 /// Nanoseconds that a packet of a known flow may cost, by the number of flows.
 const KNOWN_COSTS: [(u32, f64); 2] = [(1, 120.0), (1 << 16, 240.0)];
 
+/// Milliseconds from a target's being known to be down to the last packet that it may get.
+const TARGET_DOWN: f64 = 10.0;
+
 /// A share of the core's time above which the processes of a host are named.
 const PROCESSES: f64 = 0.05;
 
@@ -39,6 +42,8 @@ pub(super) struct Figures {
     losses: BTreeMap<(Way, &'static str), Vec<f64>>,
     /// In MiB, by what it is of.
     memory: BTreeMap<String, Vec<f64>>,
+    /// Milliseconds until XDP heeds that a target is down.
+    downs: Vec<f64>,
 }
 
 impl Figures {
@@ -68,6 +73,7 @@ impl Figures {
         let of = format!("{groups} groups, {targets} targets, room for {}", number(flows as u32));
         self.add_memory(format!("{of}: tables in the kernel"), memory.tables);
         self.add_memory(format!("{of}: process"), memory.process);
+        self.downs.push(memory.down.as_secs_f64() * 1e3);
     }
 
     /// Adds what piasd had at the end of its turn.
@@ -150,6 +156,10 @@ pub(super) fn rows(figures: &Figures) -> Vec<Row> {
         rows.push(Row::at_most(name, most, "packets", 0.0));
     }
     rows.extend(cost_rows(figures));
+    if let Some(down) = summary(&figures.downs) {
+        let name = "a target is down, until XDP sends it nothing, the longest of 100".to_owned();
+        rows.push(Row::at_most(name, down.most, "ms", TARGET_DOWN));
+    }
     for (of, values) in &figures.memory {
         if let Some(summary) = summary(values) {
             rows.push(Row::new(format!("memory, {of}"), summary.median, "MiB", None));
