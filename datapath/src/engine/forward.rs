@@ -44,6 +44,13 @@ impl Forward {
         self.drain_side();
     }
 
+    /// The program is attached: no other process's is any more.
+    pub(super) fn heed_attached(&mut self) {
+        if self.fast.as_mut().is_some_and(Fast::has_looked) {
+            self.pipeline.settle();
+        }
+    }
+
     /// XDP goes on alone.
     pub(super) fn stand_still(&self, now: Time) {
         if let Some(fast) = &self.fast {
@@ -57,9 +64,6 @@ impl Forward {
         }
         self.pipeline.tick(now, &mut self.side);
         if let Some(fast) = &mut self.fast {
-            if fast.has_looked() {
-                self.pipeline.settle();
-            }
             self.side.events.extend(fast.tick(now, &self.pipeline));
             for flow in fast.flows() {
                 self.pipeline.noticed(flow, now, &mut self.side);

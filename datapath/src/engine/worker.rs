@@ -228,6 +228,7 @@ impl Worker {
         if inbox {
             self.serve_inbox()?;
         }
+        self.forward.heed_attached();
         let now = self.forward.now();
         self.pause_if_asked(now)?;
         if now >= self.next_tick {
@@ -391,13 +392,14 @@ impl Worker {
             }
             Command::Pause(answer) => self.pausing = Some(answer),
             Command::Adopt(tables) => {
-                forward.pipeline.go_on();
                 let Adopted { flows, standby, pins, lost } =
                     forward.pipeline.take_over(*tables, now);
                 info!(flows, standby, pins, lost, "flows of the process before are taken over");
             }
             Command::Resume => {
                 self.pausing = None;
+                // Not before packets are read: the program of the other process passes up what is of flows that
+                // name targets as this one does.
                 forward.pipeline.go_on();
                 self.resume().map_err(wait)?;
                 self.look();

@@ -21,6 +21,7 @@ mod settings;
 mod threads;
 mod upgrade;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process;
 
@@ -161,7 +162,8 @@ fn turn(
     candidate.stop(rig)
 }
 
-/// Measures a candidate once, with each number of flows.
+/// Measures a candidate once, with each number of flows: the fewest first, all ways in turn, since more may push
+/// out those that are known.
 fn measure(
     rig: &mut Rig<'_>,
     candidate: Candidate,
@@ -170,13 +172,15 @@ fn measure(
 ) -> Result<(), BenchError> {
     let (warm_up, span) =
         if quick { (limits::QUICK, limits::QUICK) } else { (limits::WARM_UP, limits::SPAN) };
-    for way in candidate.ways() {
-        for flows in way.flows() {
-            if let Some(first) = way.acquaintance(*flows) {
-                figures.known(*way, *flows, rig.acquaint(&first)?);
+    let counts: BTreeSet<u32> =
+        candidate.ways().iter().flat_map(|way| way.flows()).copied().collect();
+    for flows in counts {
+        for way in candidate.ways().iter().filter(|way| way.flows().contains(&flows)) {
+            if let Some(first) = way.acquaintance(flows) {
+                figures.known(*way, flows, rig.acquaint(&first)?);
             }
-            let passed = rig.flood(&way.stream(*flows), warm_up, span)?;
-            figures.add(*way, *flows, &passed);
+            let passed = rig.flood(&way.stream(flows), warm_up, span)?;
+            figures.add(*way, flows, &passed);
         }
     }
     Ok(())
