@@ -231,9 +231,22 @@ pub(super) fn start_near(
 pub(super) fn stop_pias(rig: &Rig<'_>, near: &str) -> Result<(), BenchError> {
     for target in [TARGET, TARGET_FAR] {
         baseline::stop_process(rig.lab, target, pias::AGENT)?;
+        for port in ports() {
+            baseline::stop_process(rig.lab, target, &server(port))?;
+        }
     }
     baseline::stop_process(rig.lab, NEAR, near)?;
     baseline::stop_process(rig.lab, FAR, "piasd")
+}
+
+/// The ports of the groups.
+fn ports() -> impl Iterator<Item = u16> {
+    (0..GROUPS as u16).map(|number| PORT + number)
+}
+
+/// What is behind a target's port.
+fn server(port: u16) -> String {
+    format!("echo-{port}")
 }
 
 /// `near` is the ingress for the groups of `target-far`, whose join proxy is `far`, and the join proxy for
@@ -246,10 +259,13 @@ pub(super) fn start_pias(rig: &Rig<'_>) -> Result<(), BenchError> {
         pias::wait_ready(lab, proxy)?;
     }
     for (target, proxy, anycast) in [(TARGET, NEAR, ANYCAST), (TARGET_FAR, FAR, ANYCAST_FAR)] {
-        let port = |number| PORT + number as u16;
-        let mut groups: Vec<_> =
-            (0..GROUPS).map(|number| pias::group(anycast, port(number), "udp")).collect();
+        let mut groups: Vec<_> = ports().map(|port| pias::group(anycast, port, "udp")).collect();
         groups.push(pias::group(anycast, PORT, "tcp"));
+        // Most of what is sent to a target is counted and not answered. Whoever refuses a probe then is taken out.
+        for port in ports() {
+            let listen = format!("UDP4-RECVFROM:{port},fork");
+            lab.host(target).spawn(&server(port), &["socat", &listen, "PIPE"])?;
+        }
         pias::join(lab, target, proxy, &groups)?;
     }
     let know = || -> Result<bool, BenchError> {
