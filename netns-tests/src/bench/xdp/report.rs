@@ -30,6 +30,17 @@ const TARGET_DOWN: f64 = 10.0;
 /// A share of the core's time above which the processes of a host are named.
 const PROCESSES: f64 = 0.05;
 
+/// Packets of known flows that did not come out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lost {
+    /// All that were sent and did not come out.
+    pub packets: u64,
+    /// Of these: for which the ring in front of the host had no room.
+    pub in_front: u64,
+    /// Of these: for which the TUN device's queue had none.
+    pub at_device: u64,
+}
+
 /// What was measured, in the order of the rounds.
 #[derive(Debug, Default)]
 pub(super) struct Figures {
@@ -39,7 +50,7 @@ pub(super) struct Figures {
     known_costs: BTreeMap<u32, Vec<f64>>,
     new_costs: BTreeMap<u32, Vec<f64>>,
     /// Packets of known flows while XDP was changed, by how.
-    losses: BTreeMap<(Way, &'static str), Vec<f64>>,
+    losses: BTreeMap<(Way, &'static str), Vec<Lost>>,
     /// In MiB, by what it is of.
     memory: BTreeMap<String, Vec<f64>>,
     /// Milliseconds until XDP heeds that a target is down.
@@ -82,9 +93,8 @@ impl Figures {
         self.add_memory("piasd after its turn: process".to_owned(), process);
     }
 
-    /// Adds what was lost of what was sent while XDP was changed.
-    pub(super) fn lost(&mut self, way: Way, xdp: &'static str, sent: u64, arrived: u64) {
-        let lost = sent.saturating_sub(arrived) as f64;
+    /// Adds what was lost while XDP was changed.
+    pub(super) fn lost(&mut self, way: Way, xdp: &'static str, lost: Lost) {
         self.losses.entry((way, xdp)).or_default().push(lost);
     }
 
@@ -152,8 +162,8 @@ pub(super) fn rows(figures: &Figures) -> Vec<Row> {
     for ((way, xdp), lost) in &figures.losses {
         let name = format!("{}, lost while XDP is {xdp} by an upgrade", way.title());
         // Of all rounds: each counts.
-        let most = lost.iter().copied().fold(0.0, f64::max);
-        rows.push(Row::at_most(name, most, "packets", 0.0));
+        let most = lost.iter().map(|lost| lost.packets).max().unwrap_or_default();
+        rows.push(Row::at_most(name, most as f64, "packets", 0.0));
     }
     rows.extend(cost_rows(figures));
     if let Some(down) = summary(&figures.downs) {
@@ -206,6 +216,15 @@ pub(super) fn text(machine: &Machine, figures: &Figures, rows: &[Row]) -> String
     for row in rows {
         if let Some(verdict) = row.verdict() {
             line(format_args!("{verdict}"));
+        }
+    }
+    for ((way, xdp), rounds) in &figures.losses {
+        for Lost { packets, in_front, at_device } in rounds.iter().filter(|lost| lost.packets > 0) {
+            line(format_args!(
+                "{}, {xdp}: of {packets} lost, {in_front} found no room in the ring in front, \
+                 {at_device} at the TUN device",
+                way.title()
+            ));
         }
     }
     for (of, values) in &figures.memory {
@@ -319,13 +338,14 @@ mod tests {
     #[test]
     fn every_round_s_loss_counts_and_what_processes_used_is_told() {
         let mut figures = Figures::default();
-        figures.lost(Way::Ingress, "attached", 1000, 1000);
-        figures.lost(Way::Ingress, "attached", 1000, 998);
+        figures.lost(Way::Ingress, "attached", Lost::default());
+        figures.lost(Way::Ingress, "attached", Lost { packets: 2, in_front: 1, at_device: 0 });
         figures.add(Way::JoinForward, 1, &passed(1));
         let rows = rows(&figures);
         let lost = row(&rows, "PIAS ingress, lost while XDP is attached by an upgrade");
         assert_eq!((lost.value, lost.holds), (2.0, Some(false)));
         let text = text(&Machine::look(1, false), &figures, &rows);
         assert!(text.contains("1 flow: processes used 10 % of the time"), "{text}");
+        assert!(text.contains("of 2 lost, 1 found no room in the ring in front, 0 at"), "{text}");
     }
 }

@@ -53,7 +53,7 @@ impl Side {
     }
 
     /// Its interface towards the host under test.
-    fn interface(self) -> &'static str {
+    pub(super) fn interface(self) -> &'static str {
         match self {
             Side::Client | Side::Target => ONLY_INTERFACE,
             Side::Far => NEAR,

@@ -5,8 +5,8 @@ use std::thread;
 
 use super::candidate::{Way, start_near, start_pias, stop_pias};
 use super::limits::{SETTLED, STEADY_FLOWS, STEADY_GAP};
-use super::report::Figures;
-use super::rig::Rig;
+use super::report::{Figures, Lost};
+use super::rig::{Rig, Stream};
 use crate::bench::BenchError;
 use crate::bench::limits::CHANGE_LIMIT;
 use crate::bench::pias;
@@ -28,18 +28,50 @@ pub(super) fn measure(rig: &mut Rig<'_>, figures: &mut Figures) -> Result<(), Be
                 rig.acquaint(&first)?;
             }
             let next = format!("piasd-{}-{number}", way as usize);
-            let ((), passed) = rig.under(&way.stream(STEADY_FLOWS), STEADY_GAP, |rig| {
+            let stream = way.stream(STEADY_FLOWS);
+            let before = Waited::look(rig, &stream)?;
+            let ((), passed) = rig.under(&stream, STEADY_GAP, |rig| {
                 thread::sleep(SETTLED);
                 replace(rig, &running, &next, engine)?;
                 thread::sleep(SETTLED);
                 Ok(())
             })?;
             running = next;
-            figures.lost(way, xdp, passed.sent, passed.frames);
+            let Waited { in_front, at_device } = Waited::look(rig, &stream)?;
+            figures.lost(
+                way,
+                xdp,
+                Lost {
+                    packets: passed.sent.saturating_sub(passed.frames),
+                    in_front: in_front.saturating_sub(before.in_front),
+                    at_device: at_device.saturating_sub(before.at_device),
+                },
+            );
             rig.settle()?;
         }
     }
     stop_pias(rig, &running)
+}
+
+/// Packets for which there was no room where they wait.
+struct Waited {
+    /// The ring in front of the host under test, as in front of a network card.
+    in_front: u64,
+    /// The queue of `piasd`'s TUN device.
+    at_device: u64,
+}
+
+impl Waited {
+    fn look(rig: &Rig<'_>, stream: &Stream) -> Result<Self, BenchError> {
+        let (sender, near) = (rig.lab.host(stream.from.host()), rig.lab.host(NEAR));
+        let rings = sender.ok(&["ethtool", "-S", stream.from.interface()])?;
+        let queue = near.ok(&["cat", "/sys/class/net/pias0/statistics/tx_dropped"])?;
+        let of = |line: &str| line.split_once("_xdp_xmit_errors: ")?.1.trim().parse::<u64>().ok();
+        Ok(Self {
+            in_front: rings.lines().filter_map(of).sum(),
+            at_device: queue.trim().parse().unwrap_or_default(),
+        })
+    }
 }
 
 fn replace(rig: &Rig<'_>, running: &str, next: &str, engine: &str) -> Result<(), BenchError> {
