@@ -72,18 +72,44 @@ impl<T> Slots<T> {
     /// Puts a value where a handle of other slots names it, or, where there is none any more, sees to it that
     /// the handle names nothing. `false` if there is such a slot already: indexes have to grow.
     pub fn restore(&mut self, handle: Handle, value: Option<T>) -> bool {
+        if !self.reserve(handle) {
+            return false;
+        }
+        match value {
+            Some(value) => drop(self.fill(handle, value)),
+            None => self.release(handle),
+        }
+        true
+    }
+
+    /// Keeps the slot of a handle of other slots for what [`Self::fill`] brings: it counts as used. `false` if
+    /// there is such a slot already: indexes have to grow.
+    pub fn reserve(&mut self, handle: Handle) -> bool {
         if (handle.index as usize) < self.slots.len() {
             return false;
         }
         let skipped = self.slots.len() as u32..handle.index;
         self.free.extend(skipped.clone());
         self.slots.extend(skipped.map(|_| Slot { generation: 0, value: None }));
-        let generation = handle.generation.wrapping_add(u32::from(value.is_none()));
-        if value.is_none() {
-            self.free.push(handle.index);
-        }
-        self.slots.push(Slot { generation, value });
+        self.slots.push(Slot { generation: handle.generation, value: None });
         true
+    }
+
+    /// Puts a value into the slot that is reserved for this handle.
+    pub fn fill(&mut self, reserved: Handle, value: T) -> Option<&mut T> {
+        let slot = self.slots.get_mut(reserved.index as usize)?;
+        (slot.generation == reserved.generation).then(|| slot.value.insert(value))
+    }
+
+    /// Nobody comes for a reserved slot: its handle names nothing, and others may have it.
+    pub fn release(&mut self, reserved: Handle) {
+        if let Some(slot) = self.slots.get_mut(reserved.index as usize)
+            && slot.generation == reserved.generation
+            && slot.value.is_none()
+        {
+            slot.generation = slot.generation.wrapping_add(1);
+            self.free.push(reserved.index);
+        }
     }
 
     /// The value, unless it is gone.
@@ -151,6 +177,24 @@ mod tests {
         let new = ['b', 'c', 'd', 'e'].map(|value| slots.insert(value));
         assert_eq!(slots.slots(), 5, "free slots are used");
         assert!(!new.contains(&live) && !new.contains(&gone));
+    }
+
+    #[test]
+    fn a_slot_is_kept_for_whoever_comes_with_its_handle() {
+        let mut slots = Slots::default();
+        let [wanted, left] =
+            [(0, 5), (1, 8)].map(|(index, generation)| Handle { index, generation });
+        assert!(slots.reserve(wanted) && slots.reserve(left) && !slots.reserve(left));
+        let other = slots.insert('x');
+        assert_eq!((slots.count(), slots.get(wanted), slots.get(left)), (3, None, None));
+        assert!(slots.fill(wanted, 'a').is_some());
+        slots.release(wanted);
+        slots.release(left);
+        assert_eq!((slots.get(wanted), slots.get(other)), (Some(&'a'), Some(&'x')));
+        let new = slots.insert('b');
+        assert_eq!((slots.count(), slots.get(left), slots.get(new)), (3, None, Some(&'b')));
+        slots.release(left);
+        assert_eq!(slots.get(new), Some(&'b'), "once");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
     limits::{Limits, MAX_SEARCHED, rates},
     rate::Bucket,
     slots::{Handle, Slots},
-    xdp::kept::Former,
+    xdp::kept::{Former, FormerTarget},
 };
 
 /// A live proxy.
@@ -103,6 +103,8 @@ pub struct Table {
     heirs: Heirs,
     groups: HashMap<GroupKey, Group>,
     targets: Slots<TargetEntry>,
+    /// Handles that flows of the process before name targets by.
+    reserved: HashMap<TargetId, Handle>,
     target_by_id: HashMap<TargetId, Handle>,
     targets_by_group: HashMap<GroupKey, Vec<Handle>>,
     target_by_address: HashMap<(GroupKey, SocketAddr), Handle>,
@@ -121,6 +123,7 @@ impl Table {
             heirs: Heirs::default(),
             groups: HashMap::new(),
             targets: Slots::default(),
+            reserved: HashMap::new(),
             target_by_id: HashMap::new(),
             targets_by_group: HashMap::new(),
             target_by_address: HashMap::new(),
@@ -320,22 +323,49 @@ impl Table {
             }
             self.remove_target(target.id);
         }
-        if self.targets.count() >= self.limits.members {
+        let reserved = self.reserved.remove(&target.id);
+        if reserved.is_none() && self.targets.count() >= self.limits.members {
             return;
         }
         let (id, group, address) = (target.id, target.group, target.address);
         let bucket = |(rate, burst)| Bucket::new(rate, burst);
-        let handle = self.targets.insert(TargetEntry {
+        let entry = TargetEntry {
             target,
             unanswered: 0,
             reported: false,
             used: bucket(rates::TARGET_USED),
             refuses: bucket(rates::TARGET_REFUSES),
             silent: bucket(rates::TARGET_SILENT),
-        });
+        };
+        let handle = match reserved {
+            Some(handle) => {
+                self.targets.fill(handle, entry);
+                handle
+            }
+            None => self.targets.insert(entry),
+        };
         self.target_by_id.insert(id, handle);
         self.target_by_address.insert((group, address), handle);
         self.targets_by_group.entry(group).or_default().push(handle);
+    }
+
+    /// A target of the process before, whose flows go on: it gets its handle again, if it is registered before
+    /// [`Self::release_targets`]. To be called before others are set, in the order of the handles' indexes.
+    pub fn reserve_target(&mut self, former: &FormerTarget) {
+        match former.id {
+            Some(id) if self.targets.reserve(former.handle) => {
+                self.reserved.insert(id, former.handle);
+            }
+            Some(_) => {}
+            None => drop(self.targets.restore(former.handle, None)),
+        }
+    }
+
+    /// Targets of the process before that are not registered by now are gone.
+    pub fn release_targets(&mut self) {
+        for (_, handle) in self.reserved.drain() {
+            self.targets.release(handle);
+        }
     }
 
     /// A target is gone. Its flows find that out by their handle.

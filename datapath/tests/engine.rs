@@ -235,7 +235,7 @@ fn the_next_engine_goes_on_with_connections_and_loses_no_datagram() {
 
     near.handle.pause().unwrap();
     client.send(b"meanwhile").unwrap();
-    let legacy = near.handle.hand_over().unwrap().unwrap();
+    let legacy = near.handle.hand_over(None).unwrap().unwrap();
     let tables = legacy.tables.clone();
     let next =
         Proxy::take_over(&bed.near, NEAR, &["10.2.0.1", "2001:db8:2::1"], None, legacy).unwrap();
@@ -263,7 +263,7 @@ fn an_engine_that_nobody_took_over_goes_on() {
     let client = udp_client(&bed.client, socket(GROUPS[0][0]));
     assert_echo(&client, b"before");
     near.handle.pause().unwrap();
-    drop(near.handle.hand_over().unwrap().unwrap());
+    drop(near.handle.hand_over(None).unwrap().unwrap());
     client.send(b"meanwhile").unwrap();
     near.handle.resume().unwrap();
     let mut buffer = [0; 32];
@@ -280,7 +280,7 @@ fn a_device_of_another_name_is_not_taken_over() {
     let bed = Bed::new();
     let near = support::bed::try_start(&bed.near, NEAR, &["10.2.0.1"], "other0", None).unwrap();
     near.handle.pause().unwrap();
-    let legacy = near.handle.hand_over().unwrap().unwrap();
+    let legacy = near.handle.hand_over(None).unwrap().unwrap();
     let Err(error) = Proxy::take_over(&bed.near, NEAR, &["10.2.0.1"], None, legacy) else {
         panic!("taken over")
     };

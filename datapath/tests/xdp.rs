@@ -27,7 +27,7 @@ use pias_datapath::{
     drop_reason::DropReason,
     flow::ingress::PinRecord,
     limits::Limits,
-    pipeline::{Pipeline, Side},
+    pipeline::{Has, Pipeline, Side},
     wire::ip::Ip,
     xdp::{
         Program, Setup, Tables, Touched, Vlan,
@@ -991,7 +991,7 @@ fn play(steps: &[Step]) -> Result<u64, TestCaseError> {
 
 /// What a pipeline knows of the flows that are pinned.
 fn pins(pipeline: &Pipeline) -> Vec<PinRecord> {
-    let mut pins = pipeline.hand_over().pins;
+    let mut pins = pipeline.hand_over(Has::Nothing).pins;
     pins.sort_by_key(|pin| pin.key);
     pins
 }

@@ -301,7 +301,7 @@ fn the_next_engine_takes_the_program_s_place_and_nothing_is_lost() {
     let direct = |proxy: &Proxy| proxy.handle.counters().unwrap().path(Path::IngressDirect);
 
     near.handle.pause().unwrap();
-    let legacy = near.handle.hand_over().unwrap().unwrap();
+    let legacy = near.handle.hand_over(None).unwrap().unwrap();
     let tables = legacy.tables.clone();
     let paused = direct(&near);
     wait_for("XDP to go on meanwhile", || (direct(&near) > paused + 10).then_some(()));
@@ -328,7 +328,7 @@ fn without_a_bpf_file_system_the_next_engine_attaches_its_program_anew() {
     }
     let (bed, config, near, _far) = with_xdp_on(Bed::new(), TUNNELS[0]);
     near.handle.pause().unwrap();
-    let legacy = near.handle.hand_over().unwrap().unwrap();
+    let legacy = near.handle.hand_over(None).unwrap().unwrap();
     assert!(modes(&near).iter().all(Result::is_err), "{:?}", modes(&near));
     let unicast = [TUNNELS[0][0]];
     let next = Proxy::take_over(&bed.near, NEAR, &unicast, Some(config), legacy).unwrap();
@@ -346,7 +346,7 @@ fn a_next_engine_without_xdp_leaves_nothing_attached() {
     }
     let (bed, _, near, _far) = with_xdp(TUNNELS[0]);
     near.handle.pause().unwrap();
-    let legacy = near.handle.hand_over().unwrap().unwrap();
+    let legacy = near.handle.hand_over(None).unwrap().unwrap();
     let next = Proxy::take_over(&bed.near, NEAR, &[TUNNELS[0][0]], None, legacy).unwrap();
     tell(&next, TUNNELS[0][1]);
     next.handle.resume().unwrap();
@@ -364,7 +364,7 @@ fn an_engine_that_nobody_took_over_keeps_its_program() {
     let (bed, _, near, _far) = with_xdp(TUNNELS[0]);
     let steady = Steady::start(&bed.client, GROUPS[0][0]);
     near.handle.pause().unwrap();
-    drop(near.handle.hand_over().unwrap().unwrap());
+    drop(near.handle.hand_over(None).unwrap().unwrap());
     near.handle.resume().unwrap();
     assert_eq!(modes(&near), [Ok(Mode::Native), Ok(Mode::Native)]);
     let (sent, heard) = steady.end();
@@ -511,7 +511,7 @@ fn tables_of_another_configuration_are_not_gone_on_with() {
         let EngineConfig { pins, pipeline, .. } =
             engine_config(NEAR, &[TUNNELS[0][0]], "pias0", None);
         let kept = Kept::find(&pins, &pipeline).unwrap();
-        assert_eq!((kept.seed, kept.peers.len()), (99, 1));
+        assert_eq!(kept.seed, 99);
         let mut smaller = pipeline.clone();
         smaller.limits.ingress_flows /= 2;
         assert!(Kept::find(&pins, &smaller).is_none(), "a table of another size");

@@ -11,6 +11,7 @@ use pias_protocol::{forwarding::ForwardingEvent, ids::ProxyId, time::Time};
 use tracing::{error, info};
 
 use super::{
+    hand_over::TablesId,
     outbox::Outbox,
     ports::{Attacher, Ports},
     route_watch::RouteWatch,
@@ -23,7 +24,7 @@ use crate::{
     slots::Handle,
     xdp::{
         AttachError, Interface, LoadError, Program, Setup, Tables, Touched,
-        kept::{self, Kept},
+        kept::{self, FormerTarget, Kept},
         layout::Mode,
     },
 };
@@ -77,8 +78,12 @@ pub(super) struct Fast {
     watch: RouteWatch,
     /// Where the engine's clock begins.
     began: Duration,
+    /// Whether the tables are those of another process.
+    is_kept: bool,
     /// Peers of the process before, of which nothing was heard yet.
     former: Vec<ProxyId>,
+    /// Targets of the process before, until this one reads packets.
+    former_targets: Vec<FormerTarget>,
     next_look: Time,
     /// Peers whose path had an MTU of its own when this was last looked at.
     narrow: Vec<Handle>,
@@ -114,8 +119,6 @@ impl Fast {
             None => Program::load(&setup)?,
         };
         let shared = tables.take_shared().ok_or(LoadError::Table("of shared memory"))?;
-        let live = shared.peers.iter().filter(|peer| peer.tunnel.is_some());
-        let former = live.map(|peer| peer.id).collect();
         let ports = Ports::new(program, &config.interfaces, pins);
         let fast = Self {
             view: ports.view(),
@@ -123,12 +126,40 @@ impl Fast {
             tables,
             watch,
             began: kept.map_or(Duration::ZERO, |kept| kept.now),
-            former,
+            is_kept: kept.is_some(),
+            former: Vec::new(),
+            former_targets: Vec::new(),
             next_look: Time::ZERO,
             narrow: Vec::new(),
             given_up: false,
         };
         Ok((fast, shared))
+    }
+
+    /// Gives the pipeline the handles that flows of the process before have in the tables. That process stands
+    /// still by now, or is gone.
+    pub(super) fn recall(&mut self, pipeline: &mut Pipeline) {
+        let (peers, targets) = self.tables.former();
+        pipeline.recall(&peers, &targets);
+        let live = peers.iter().filter(|peer| peer.tunnel.is_some());
+        self.former = live.map(|peer| peer.id).collect();
+        self.former_targets = targets;
+    }
+
+    /// Targets of the process before that are not registered by now are gone.
+    pub(super) fn go_on(&mut self, pipeline: &Pipeline) {
+        let former = std::mem::take(&mut self.former_targets);
+        self.tables.end_former(&former, pipeline.table());
+    }
+
+    /// Whether the tables are those of another process.
+    pub(super) const fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// Which tables they are.
+    pub(super) fn tables_id(&self) -> TablesId {
+        TablesId::of(self.tables.seed())
     }
 
     /// Where the engine's clock begins: not at nothing where tables of another engine are gone on with.

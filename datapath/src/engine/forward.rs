@@ -51,6 +51,14 @@ impl Forward {
         }
     }
 
+    /// Flows of the process before go on, by the targets that are registered by now.
+    pub(super) fn go_on(&mut self) {
+        self.pipeline.go_on();
+        if let Some(fast) = &mut self.fast {
+            fast.go_on(&self.pipeline);
+        }
+    }
+
     /// XDP goes on alone.
     pub(super) fn stand_still(&self, now: Time) {
         if let Some(fast) = &self.fast {

@@ -11,7 +11,20 @@
 
 use std::{net::UdpSocket, os::fd::OwnedFd};
 
+use serde::{Deserialize, Serialize};
+
 use crate::pipeline::Tables;
+
+/// Names the tables that XDP and its engine have in common, one process after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablesId(u64);
+
+impl TablesId {
+    /// That of tables over which flows are spread by this seed, which is random.
+    pub(super) const fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+}
 
 /// What an engine hands over.
 #[derive(Debug)]
@@ -20,7 +33,7 @@ pub struct HandOver {
     pub device: TunDevice,
     /// The sockets that receive from other proxies, one per endpoint.
     pub tunnels: Vec<UdpSocket>,
-    /// The flows.
+    /// The flows, but for those in tables that the other process has as well.
     pub tables: Tables,
 }
 

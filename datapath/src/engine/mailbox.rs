@@ -15,7 +15,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pias_protocol::{forwarding::ForwardingUpdate, group::GroupKey};
 
-use super::{Datagram, EngineGone, FastView, hand_over::HandOver};
+use super::{
+    Datagram, EngineGone, FastView,
+    hand_over::{HandOver, TablesId},
+};
 use crate::{
     counters::Counters,
     explain::Explanation,
@@ -34,7 +37,7 @@ pub(super) enum Command {
     Pause(Sender<()>),
     Adopt(Box<Tables>),
     Resume,
-    HandOver(Sender<io::Result<HandOver>>),
+    HandOver(Option<TablesId>, Sender<io::Result<HandOver>>),
 }
 
 /// The side of the other threads.

@@ -62,7 +62,7 @@ use crate::{
     pipeline::{FlowView, Occupancy, PipelineConfig, Tables},
 };
 pub use fast::{FastConfig, FastError, FastView};
-pub use hand_over::{HandOver, TunDevice};
+pub use hand_over::{HandOver, TablesId, TunDevice};
 use mailbox::{Command, Inbox, Mailbox};
 pub use registration::Datagram;
 pub use sources::Prepared;
@@ -307,12 +307,13 @@ impl EngineHandle {
     }
 
     /// The device, the sockets and all that is known of flows, for the engine of another process;
-    /// packets that wait for the overlay, and fragments, are left behind. To be called while paused.
+    /// packets that wait for the overlay, and fragments, are left behind. To be called while paused. Flows in
+    /// tables that the other process `has`, too, stay where they are.
     ///
     /// # Errors
     /// [`EngineGone`], or the descriptors cannot be duplicated.
-    pub fn hand_over(&self) -> Result<io::Result<HandOver>, EngineGone> {
-        self.mailbox.ask_within(HAND_OVER_WITHIN, Command::HandOver)
+    pub fn hand_over(&self, has: Option<TablesId>) -> Result<io::Result<HandOver>, EngineGone> {
+        self.mailbox.ask_within(HAND_OVER_WITHIN, |answer| Command::HandOver(has, answer))
     }
 
     /// Up to `limit` flows that pass here, of these groups, or of all if there are none.

@@ -12,7 +12,7 @@ use super::{
     EngineConfig, StartError,
     device::Device,
     fast::{Fast, FastError},
-    hand_over::TunDevice,
+    hand_over::{TablesId, TunDevice},
     outbox::Outbox,
     tunnel::Receiver,
 };
@@ -34,6 +34,19 @@ impl Prepared {
     /// [`StartError::Tunnel`], and [`StartError::Fast`] where XDP is required.
     pub fn new(config: &EngineConfig) -> Result<Self, StartError> {
         Self::with(config, kept(config).as_ref())
+    }
+
+    /// The tables of the running process, where this one goes on with them.
+    #[must_use]
+    pub fn tables(&self) -> Option<TablesId> {
+        self.fast.as_ref().filter(|fast| fast.is_kept()).map(Fast::tables_id)
+    }
+
+    /// Flows of another process in the tables are named as it named them.
+    fn recall(&mut self) {
+        if let Some(fast) = &mut self.fast {
+            fast.recall(&mut self.pipeline);
+        }
     }
 
     /// The same with the tables of another process.
@@ -102,17 +115,18 @@ impl Sources {
             info!("a process of this proxy was killed a moment ago: its flows stay where they are");
         }
         let mut prepared = Prepared::with(config, kept.as_ref())?;
-        prepared.pipeline.go_on();
+        prepared.recall();
         Ok(Self { device, receivers, prepared })
     }
 
     /// Those of another process, and what was prepared.
     pub(super) fn adopt(
         config: &EngineConfig,
-        prepared: Prepared,
+        mut prepared: Prepared,
         device: TunDevice,
         tunnels: Vec<UdpSocket>,
     ) -> Result<Self, StartError> {
+        prepared.recall();
         let device = Device::adopt(device, &config.device)
             .map_err(|source| StartError::Adopt { name: config.device.clone(), source })?;
         let mut tunnels = tunnels.into_iter();

@@ -25,7 +25,7 @@ use super::{
     device::{Device, Read},
     fast::Fast,
     forward::Forward,
-    hand_over::HandOver,
+    hand_over::{HandOver, TablesId},
     linger::Linger,
     mailbox::{Command, Inbox},
     sources::{Prepared, Sources},
@@ -35,7 +35,7 @@ use crate::{
     drop_reason::DropReason,
     limits::engine::{BATCH, RECEIVES, TICK},
     packet::Packet,
-    pipeline::{Adopted, Side},
+    pipeline::{Adopted, Has, Side},
     xdp::{AttachError, kept},
 };
 
@@ -81,6 +81,8 @@ impl Worker {
     ) -> Result<Self, StartError> {
         let required = config.fast.as_ref().is_some_and(|fast| fast.required);
         let mut worker = Self::paused(config, hooks, inbox, sources)?;
+        // Of a process that was killed a moment ago. Nobody is registered: they wait for their targets.
+        worker.forward.go_on();
         worker.resume().map_err(|errno| StartError::Thread(errno.into()))?;
         match worker.attach() {
             Err(error) if required => Err(StartError::Fast(error.into())),
@@ -176,15 +178,19 @@ impl Worker {
         Ok(())
     }
 
-    fn hand_over(&mut self) -> io::Result<HandOver> {
+    fn hand_over(&mut self, has: Option<TablesId>) -> io::Result<HandOver> {
+        let mut same = Has::Nothing;
         if let Some(fast) = &mut self.forward.fast {
             fast.leave();
             self.forward.pipeline.lend();
+            if has == Some(fast.tables_id()) {
+                same = Has::Tables;
+            }
         }
         Ok(HandOver {
             device: self.forward.device.hand_over()?,
             tunnels: self.receivers.iter().map(Receiver::hand_over).collect::<Result<_, _>>()?,
-            tables: self.forward.pipeline.hand_over(),
+            tables: self.forward.pipeline.hand_over(same),
         })
     }
 
@@ -398,13 +404,11 @@ impl Worker {
             }
             Command::Resume => {
                 self.pausing = None;
-                // Not before packets are read: the program of the other process passes up what is of flows that
-                // name targets as this one does.
-                forward.pipeline.go_on();
+                forward.go_on();
                 self.resume().map_err(wait)?;
                 self.look();
             }
-            Command::HandOver(answer) => drop(answer.try_send(self.hand_over())),
+            Command::HandOver(has, answer) => drop(answer.try_send(self.hand_over(has))),
         }
         Ok(())
     }

@@ -11,7 +11,12 @@ use std::net::IpAddr;
 use pias_protocol::{flow::FlowRecord, ids::ProxyId, time::Time};
 
 use super::Pipeline;
-use crate::{flow::ingress::PinRecord, slots::Handle, table::Place};
+use crate::{
+    flow::ingress::PinRecord,
+    slots::Handle,
+    table::Place,
+    xdp::kept::{Former, FormerTarget},
+};
 
 /// The flows that a pipeline knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +29,15 @@ pub struct Tables {
     pub pins: Vec<PinRecord>,
     /// Mates that are being handed back their flows, and their NAT addresses.
     pub returns: Vec<(ProxyId, Vec<IpAddr>)>,
+}
+
+/// What the process has that another one's flows are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Has {
+    /// Tables of its own.
+    Nothing,
+    /// The very tables of the other one, with all flows that are pinned or translated there.
+    Tables,
 }
 
 /// How many flows were taken over.
@@ -41,12 +55,27 @@ pub struct Adopted {
 }
 
 impl Pipeline {
-    /// All flows that are known now.
+    /// All flows that are known now; for a process that has the very tables of this one, those beside them.
     #[must_use]
-    pub fn hand_over(&self) -> Tables {
-        let id = |peer| self.table.peer(peer).map(|peer| peer.id);
-        let (mut flows, _) = self.nat.records(0, usize::MAX, |_| true, id);
-        let mut standby = Vec::new();
+    pub fn hand_over(&self, has: Has) -> Tables {
+        let mut tables = self.flows_beside();
+        if has == Has::Nothing {
+            let id = |peer| self.table.peer(peer).map(|peer| peer.id);
+            let (mut translated, _) = self.nat.records(0, usize::MAX, |_| true, id);
+            translated.append(&mut tables.flows);
+            tables.flows = translated;
+            let jap = |peer: Handle| match self.table.heir_of(peer) {
+                Some(Place::Join(heir)) => id(heir),
+                _ => id(peer),
+            };
+            tables.pins = self.pins.records(jap).collect();
+        }
+        tables
+    }
+
+    /// What is known of flows that mates translate, or translated.
+    fn flows_beside(&self) -> Tables {
+        let (mut flows, mut standby) = (Vec::new(), Vec::new());
         for held in self.standby.iter() {
             match self.standby.holder(held, |id| self.table.stand_in(id)) {
                 Some(holder) if holder != self.config.self_id => {
@@ -56,13 +85,8 @@ impl Pipeline {
                 _ => flows.push(held.record),
             }
         }
-        let jap = |peer: Handle| match self.table.heir_of(peer) {
-            Some(Place::Join(heir)) => id(heir),
-            _ => id(peer),
-        };
-        let pins = self.pins.records(jap).collect();
         let returns = self.returns.iter().map(|back| (back.to, back.nat.clone())).collect();
-        Tables { flows, standby, pins, returns }
+        Tables { flows, standby, pins: Vec::new(), returns }
     }
 
     /// Goes on with the flows that another pipeline of this proxy knew. It has been told of proxies
@@ -89,9 +113,17 @@ impl Pipeline {
         adopted
     }
 
+    /// The proxies and targets that flows in the tables are named by, which another process knew. To be called
+    /// before this one is told of any.
+    pub fn recall(&mut self, peers: &[Former], targets: &[FormerTarget]) {
+        peers.iter().for_each(|peer| self.table.restore_peer(peer));
+        targets.iter().for_each(|target| self.table.reserve_target(target));
+    }
+
     /// Goes on with the flows of another process that are in the tables, by the targets that are registered
     /// here by now. XDP may begin more as that process did, until [`Self::settle`].
     pub fn go_on(&mut self) {
+        self.table.release_targets();
         if self.succeeds {
             let table = &self.table;
             self.nat.go_on(|group, address| table.target_at(group, address));

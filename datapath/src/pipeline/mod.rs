@@ -42,7 +42,7 @@ use pias_protocol::{
     time::Time,
 };
 
-pub use hand_over::{Adopted, Tables};
+pub use hand_over::{Adopted, Has, Tables};
 pub use verdict::{Side, Verdict};
 pub use views::{FlowRole, FlowView, Occupancy};
 
@@ -67,7 +67,6 @@ use crate::{
     rate::Bucket,
     slots::Handle,
     table::Table,
-    xdp::kept::Former,
 };
 
 /// What a pipeline is told once.
@@ -111,8 +110,6 @@ pub struct Shared {
     pub elsewhere: Elsewhere,
     /// By which flows are spread over the tables.
     pub seed: u64,
-    /// Peers that flows in them name already.
-    pub peers: Vec<Former>,
     /// Whether there are flows in them of another process, which may run.
     pub is_kept: bool,
 }
@@ -202,13 +199,10 @@ impl Pipeline {
     /// # Errors
     /// [`Misshapen`] where the words are no table of pinned flows.
     pub fn sharing(config: PipelineConfig, shared: Shared) -> Result<Self, Misshapen> {
-        let Shared { pins, beside, nat, elsewhere, seed, peers, is_kept } = shared;
+        let Shared { pins, beside, nat, elsewhere, seed, is_kept } = shared;
         let mut pipeline = Self::new(config);
         pipeline.pins = IngressTable::on(pins, beside, seed)?;
         pipeline.nat = NatTable::on(nat, pipeline.config.limits, seed);
-        for peer in &peers {
-            pipeline.table.restore_peer(peer);
-        }
         pipeline.standby.tell(elsewhere);
         pipeline.succeeds = is_kept;
         Ok(pipeline)

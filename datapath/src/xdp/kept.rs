@@ -14,7 +14,7 @@ use std::{
     net::IpAddr,
     os::fd::AsFd,
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -23,10 +23,10 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
     time::{ClockId, clock_getres, clock_gettime},
 };
-use pias_protocol::ids::ProxyId;
+use pias_protocol::ids::{ProxyId, TargetId};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::layout::{peer, state};
+use super::layout::{peer, state, target};
 use crate::{
     flow::pins::{Coarse, address},
     mapped::Words,
@@ -35,8 +35,17 @@ use crate::{
 };
 
 /// The tables that are kept; the last says whose all of them are, so it is written last and removed first.
-pub const TABLES: [&str; 8] =
-    ["PEERS", "PINS", "NAT_FLOWS", "NAT_FORWARD", "NAT_REVERSE", "NAT_FREE", "NAT_STATE", "STATE"];
+pub const TABLES: [&str; 9] = [
+    "PEERS",
+    "TARGETS",
+    "PINS",
+    "NAT_FLOWS",
+    "NAT_FORWARD",
+    "NAT_REVERSE",
+    "NAT_FREE",
+    "NAT_STATE",
+    "STATE",
+];
 
 /// What the tables' layout depends on: with any change of it tables are not adopted.
 const LAYOUT: &str = concat!(
@@ -57,7 +66,16 @@ pub struct Former {
     pub tunnel: Option<IpAddr>,
 }
 
-/// Tables of a process that was killed a moment ago.
+/// A target of the process before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FormerTarget {
+    /// What translated flows call it.
+    pub handle: Handle,
+    /// Its lease; `None` if it was gone.
+    pub id: Option<TargetId>,
+}
+
+/// Tables of a process that runs, or was killed a moment ago.
 #[derive(Debug)]
 pub struct Kept {
     directory: PathBuf,
@@ -66,8 +84,6 @@ pub struct Kept {
     /// What the clock of that process said last. The next one's goes on from there, so that flows are as old
     /// as they are.
     pub now: Duration,
-    /// Its peers.
-    pub peers: Vec<Former>,
 }
 
 impl Kept {
@@ -80,13 +96,11 @@ impl Kept {
         if !in_time || word(state::FINGERPRINT) != fingerprint(config) {
             return None;
         }
-        let peers = open(directory, "PEERS", config.limits.members * peer::WORDS)?;
         if TABLES.iter().any(|table| MapData::from_pin(directory.join(table)).is_err()) {
             return None;
         }
-        let peers = peers.chunks_exact(peer::WORDS).enumerate().filter_map(former).collect();
         let now = Coarse::TICK * word(state::NOW) as u32;
-        Some(Self { directory: directory.to_owned(), seed: word(state::SEED), now, peers })
+        Some(Self { directory: directory.to_owned(), seed: word(state::SEED), now })
     }
 
     /// Where a table is kept.
@@ -100,8 +114,31 @@ fn open(directory: &Path, table: &'static str, words: usize) -> Option<Words> {
     Words::shared(map.fd().as_fd(), words).ok()
 }
 
+/// The peers that a table of theirs knows, in the order of their handles' indexes.
+pub(super) fn peers(words: &[AtomicU64]) -> impl Iterator<Item = Former> {
+    words.chunks_exact(peer::WORDS).enumerate().filter_map(former)
+}
+
+/// The targets that a table of theirs knows, in the order of their handles' indexes.
+pub(super) fn targets(words: &[AtomicU64]) -> impl Iterator<Item = FormerTarget> {
+    words.chunks_exact(target::WORDS).enumerate().filter_map(former_target)
+}
+
+/// `None` where there never was a target.
+fn former_target((index, words): (usize, &[AtomicU64])) -> Option<FormerTarget> {
+    let word = |at: usize| words[at].load(Ordering::Relaxed);
+    let (generation, lease) = (word(target::LIFE) as u32, word(target::LEASE));
+    let handle = |generation: u32| Handle::from_bits(index as u64 | u64::from(generation) << 32);
+    match lease {
+        0 if generation == 0 => None,
+        // What is gone has left the next one's generation.
+        0 => Some(FormerTarget { handle: handle(generation.wrapping_sub(1)), id: None }),
+        id => Some(FormerTarget { handle: handle(generation), id: Some(TargetId(id)) }),
+    }
+}
+
 /// `None` where there never was a peer.
-fn former((index, words): (usize, &[std::sync::atomic::AtomicU64])) -> Option<Former> {
+fn former((index, words): (usize, &[AtomicU64])) -> Option<Former> {
     let word = |at: usize| words[at].load(Ordering::Relaxed);
     let (life, id) = (word(peer::LIFE), word(peer::ID));
     let tunnel = address([word(peer::TUNNEL), word(peer::TUNNEL + 1)]);

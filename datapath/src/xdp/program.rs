@@ -296,14 +296,12 @@ fn tables(
     };
     let mut alone = |name, words| map(&open(ebpf, name)?, name, words);
     let elsewhere = Elsewhere::on(alone("ELSEWHERE", Elsewhere::WORDS)?);
-    let targets = alone("TARGETS", members * layout::target::WORDS)?;
     let shared = Shared {
         pins: words("PINS", pin_words(setup))?,
         beside: words("STATE", layout::state::WORDS)?,
         nat,
         elsewhere,
         seed,
-        peers: kept.map(|kept| kept.peers.clone()).unwrap_or_default(),
         is_kept: kept.is_some(),
     };
     let tunnels = take(ebpf, "TUNNELS", |map| aya::maps::HashMap::try_from(map).ok())?;
@@ -315,7 +313,7 @@ fn tables(
         endpoints: Endpoints::new(tunnels),
         groups: take(ebpf, "GROUPS", |map| aya::maps::HashMap::try_from(map).ok())?,
         used: take(ebpf, "USED", |map| aya::maps::RingBuf::try_from(map).ok())?,
-        targets: Targets::new(targets, joined),
+        targets: Targets::new(words("TARGETS", members * layout::target::WORDS)?, joined),
         flows: take(ebpf, "FLOWS", |map| aya::maps::RingBuf::try_from(map).ok())?,
         unicast: setup.pipeline.unicast.clone(),
         shared: Some(shared),

@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, FromZeros};
 
 use super::{
     endpoints::Endpoints,
-    kept::coarse_clock,
+    kept::{self, Former, FormerTarget, coarse_clock},
     layout::{self, Candidate, Group, HERE, Key, peer, state},
     targets::Targets,
 };
@@ -95,10 +95,27 @@ impl Tables {
         self.routes_changed();
     }
 
+    /// By which flows are spread over the tables.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.state[state::SEED].load(Ordering::Relaxed)
+    }
+
     /// The memory of pinned and translated flows, and the filter of flows beside them, for the pipeline;
     /// once.
     pub const fn take_shared(&mut self) -> Option<Shared> {
         self.shared.take()
+    }
+
+    /// The peers and the targets by which flows in the tables are named, that another process knew.
+    #[must_use]
+    pub fn former(&self) -> (Vec<Former>, Vec<FormerTarget>) {
+        (kept::peers(&self.peers).collect(), self.targets.former())
+    }
+
+    /// Whoever of these targets is not registered here is gone.
+    pub fn end_former(&self, former: &[FormerTarget], table: &Table) {
+        self.targets.end_former(former, table);
     }
 
     /// Tells the programs the time. To be called at least every few hundred milliseconds.

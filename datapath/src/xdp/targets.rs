@@ -9,6 +9,7 @@ use aya::maps::{HashMap, MapData};
 use pias_protocol::{forwarding::TargetState, group::GroupKey, ids::TargetId};
 
 use super::{
+    kept::{self, FormerTarget},
     layout::{Candidate, MAX_CANDIDATES, target},
     tables::{GROUP, KEY, WriteError, write_group},
 };
@@ -23,6 +24,20 @@ pub(super) struct Targets {
 }
 
 impl Targets {
+    /// Those of the process before.
+    pub(super) fn former(&self) -> Vec<FormerTarget> {
+        kept::targets(&self.words).collect()
+    }
+
+    /// Whoever of these is not registered here is gone.
+    pub(super) fn end_former(&self, former: &[FormerTarget], table: &Table) {
+        for target in former.iter().filter(|former| former.id.is_some()) {
+            if table.target(target.handle).is_none() {
+                self.end(target.handle);
+            }
+        }
+    }
+
     pub(super) fn new(words: Words, joined: HashMap<MapData, [u8; KEY], [u8; GROUP]>) -> Self {
         Self { words, joined, told: Known::new() }
     }
@@ -35,7 +50,7 @@ impl Targets {
         if let Some((handle, group)) = before
             && now != Some(handle)
         {
-            self.set_life(handle, 0);
+            self.end(handle);
             self.set_group(&group, table)?;
         }
         let Some((handle, entry)) = now.and_then(|handle| Some((handle, table.target(handle)?)))
@@ -70,9 +85,12 @@ impl Targets {
         words[target::LIFE].store(life, Ordering::Release);
     }
 
-    fn set_life(&self, handle: Handle, life: u64) {
+    /// A target is gone. The generation of the next one in its place stays, for the process after this one.
+    fn end(&self, handle: Handle) {
         if let Some(words) = self.words_of(handle) {
-            words[target::LIFE].store(life, Ordering::Release);
+            let next = (handle.to_bits() >> 32) as u32;
+            words[target::LIFE].store(u64::from(next.wrapping_add(1)), Ordering::Release);
+            words[target::LEASE].store(0, Ordering::Relaxed);
         }
     }
 

@@ -7,7 +7,7 @@ use super::*;
 
 /// The flows that a pipeline translates.
 pub(super) fn flows(pipeline: &Pipeline) -> Vec<FlowRecord> {
-    let mut flows = pipeline.hand_over().flows;
+    let mut flows = pipeline.hand_over(Has::Nothing).flows;
     flows.sort_by_key(|flow| flow.key);
     flows
 }

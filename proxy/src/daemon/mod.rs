@@ -93,7 +93,8 @@ async fn start_in_place(config: &Config, command: Command) -> Result<Running, Da
     // the first random number, for which entropy is gathered for a tenth of a second.
     let engine_config = start::engine_config(config).await?;
     let prepared = engine::Prepared::new(&engine_config)?;
-    let asked = spawn_blocking(move || hand_over::connect(&socket, &hello)?.ask()).await;
+    let has = prepared.tables();
+    let asked = spawn_blocking(move || hand_over::connect(&socket, &hello)?.ask(has)).await;
     let (legacy, taking) = match asked.unwrap_or(Err(TakeError::Died)) {
         Ok(taken) => taken,
         Err(none @ (TakeError::Nobody | TakeError::Died)) => {
@@ -241,7 +242,7 @@ impl Running {
         self.successors.busy = true;
         tokio::spawn(async move {
             hand_over::be_heard(&parts.brain).await;
-            let given = hand_over::give(stream, own, hand_over::freeze(&parts)).await;
+            let given = hand_over::give(stream, own, |has| hand_over::freeze(&parts, has)).await;
             // The daemon that does not hear it has ended.
             let _ = give.send(given).await;
         });

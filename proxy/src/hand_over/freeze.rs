@@ -8,7 +8,7 @@
 
 use std::{io, net::TcpListener, sync::Arc, time::Instant};
 
-use pias_datapath::engine::{EngineGone, EngineHandle};
+use pias_datapath::engine::{EngineGone, EngineHandle, TablesId};
 use tokio::task::spawn_blocking;
 
 use super::Legacy;
@@ -83,11 +83,12 @@ pub async fn be_heard(brain: &BrainHandle) {
     }
 }
 
-/// Stops all parts. What they know, and what lets them go on.
+/// Stops all parts. What they know, but for flows in tables that the other process `has`, and what lets them
+/// go on.
 ///
 /// # Errors
 /// As [`FreezeError`] tells; then all go on.
-pub async fn freeze(parts: &Parts) -> Result<(Legacy, Frozen), FreezeError> {
+pub async fn freeze(parts: &Parts, has: Option<TablesId>) -> Result<(Legacy, Frozen), FreezeError> {
     // From here on dropping it makes all go on.
     let mut frozen = Frozen { parts: Some(parts.clone()), brain: None };
     let engine = parts.engine.clone();
@@ -98,7 +99,7 @@ pub async fn freeze(parts: &Parts) -> Result<(Legacy, Frozen), FreezeError> {
     let node = node.ok_or(FreezeError::NotInService)?;
     let (overlay, metrics) = (parts.overlay.sockets()?, parts.metrics.try_clone()?);
     let engine = parts.engine.clone();
-    let engine = blocking(move || engine.hand_over()).await???;
+    let engine = blocking(move || engine.hand_over(has)).await???;
     Ok((Legacy { engine, node, overlay, metrics }, frozen))
 }
 

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pias_datapath::engine::TablesId;
 use rustix::process::{Signal, kill_process};
 use tokio::task::spawn_blocking;
 
@@ -34,27 +35,33 @@ pub enum Given<F> {
     },
 }
 
-/// Hands over to the process at the other end of `stream`. `freeze` stops all parts when it is awaited;
-/// they go on when the `F` is dropped.
-pub async fn give<F>(
+/// Hands over to the process at the other end of `stream`. `freeze` stops all parts when it is awaited, and is
+/// told which tables that process has; they go on when the `F` is dropped.
+pub async fn give<F, W>(
     stream: UnixStream,
     own: Hello,
-    freeze: impl Future<Output = Result<(Legacy, F), FreezeError>>,
-) -> Given<F> {
+    freeze: impl FnOnce(Option<TablesId>) -> W,
+) -> Given<F>
+where
+    W: Future<Output = Result<(Legacy, F), FreezeError>>,
+{
     match try_give(stream, own, freeze).await {
         Ok(taken) => taken,
         Err(error) => Given::Kept { why: error.to_string() },
     }
 }
 
-async fn try_give<F>(
+async fn try_give<F, W>(
     stream: UnixStream,
     own: Hello,
-    freeze: impl Future<Output = Result<(Legacy, F), FreezeError>>,
-) -> Result<Given<F>, LinkError> {
-    let link = blocking(move || welcome(stream, &own)).await?;
+    freeze: impl FnOnce(Option<TablesId>) -> W,
+) -> Result<Given<F>, LinkError>
+where
+    W: Future<Output = Result<(Legacy, F), FreezeError>>,
+{
+    let (link, has) = blocking(move || welcome(stream, &own)).await?;
     let began = Instant::now();
-    let (legacy, frozen) = match freeze.await {
+    let (legacy, frozen) = match freeze(has).await {
         Ok(frozen) => frozen,
         Err(error) => {
             let why = error.to_string();
@@ -66,8 +73,8 @@ async fn try_give<F>(
     Ok(Given::Taken { by, frozen, paused: began.elapsed() })
 }
 
-/// Hears who asks, up to its wish that the hand-over begin.
-fn welcome(stream: UnixStream, own: &Hello) -> Result<Link, LinkError> {
+/// Hears who asks, up to its wish that the hand-over begin: with the tables that it has already.
+fn welcome(stream: UnixStream, own: &Hello) -> Result<(Link, Option<TablesId>), LinkError> {
     let link = Link::new(stream)?;
     link.patience(HELLO_TIME)?;
     let hello: Hello = match link.expect(Kind::Hello).and_then(|hello| decode(&hello.payload)) {
@@ -82,8 +89,9 @@ fn welcome(stream: UnixStream, own: &Hello) -> Result<Link, LinkError> {
     }
     tracing::info!(version = hello.version, "another piasd wishes to take over");
     link.send(Kind::Welcome, &[])?;
-    link.expect(Kind::Ask)?;
-    Ok(link)
+    let ask = link.expect(Kind::Ask)?;
+    let has = decode(&ask.payload)?;
+    Ok((link, has))
 }
 
 fn refuse<T>(link: &Link, why: String) -> Result<T, LinkError> {

@@ -35,7 +35,7 @@ const MAGIC: [u8; 4] = *b"PIAS";
 
 /// The version of the frames, and of all that is in them. Who changes what is handed over raises it:
 /// half of what is known is worse than a restart.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 
 const HEADER: usize = 12;
 
@@ -48,7 +48,7 @@ pub(super) enum Kind {
     Welcome,
     /// Running to new: not now, or not at all, and why.
     Refused,
-    /// New to running: hand over.
+    /// New to running: hand over, but for what is in these tables.
     Ask,
     /// Running to new: the descriptors, and which is which.
     Descriptors,

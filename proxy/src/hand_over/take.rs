@@ -2,6 +2,8 @@
 
 use std::{io, os::unix::net::UnixStream, path::Path};
 
+use pias_datapath::engine::TablesId;
+
 use super::{
     Hello, Legacy,
     link::{Kind, Link, LinkError},
@@ -58,14 +60,15 @@ impl Offer {
         Ok(Self(link))
     }
 
-    /// Lets the running process stand still and hand over. Blocks.
+    /// Lets the running process stand still and hand over, but for flows in tables that this process `has` as
+    /// well. Blocks.
     ///
     /// # Errors
     /// As [`TakeError`] tells.
-    pub fn ask(self) -> Result<(Legacy, Taking), TakeError> {
+    pub fn ask(self, has: Option<TablesId>) -> Result<(Legacy, Taking), TakeError> {
         let Self(link) = self;
         link.patience(TAKE_TIME)?;
-        link.send(Kind::Ask, &[])?;
+        link.send(Kind::Ask, &parts::encode(&has)?)?;
         match parts::receive(&link) {
             Ok(legacy) => Ok((legacy, Taking(link))),
             Err(LinkError::Closed) => Err(TakeError::Died),

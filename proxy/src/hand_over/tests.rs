@@ -167,7 +167,7 @@ fn given(
     let still = Still(thawed.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let freeze = async move { Ok((legacy, still)) };
-    let outcome = runtime.block_on(give(ours, hello(), freeze));
+    let outcome = runtime.block_on(give(ours, hello(), |_| freeze));
     partner.join().unwrap();
     (outcome, thawed.load(Ordering::SeqCst))
 }
@@ -190,7 +190,7 @@ fn all_that_is_known_arrives_and_the_former_process_stands_still_for_ever() {
     let (tunnels, overlay) = (ports(&sent.engine.tunnels), ports(&sent.overlay));
     let (tables, node) = (sent.engine.tables.clone(), sent.node.clone());
     let (outcome, thawed) = given(sent, move |stream| {
-        let (got, taking) = Offer::new(stream, &hello()).unwrap().ask().unwrap();
+        let (got, taking) = Offer::new(stream, &hello()).unwrap().ask(None).unwrap();
         assert_eq!(got.engine.tables, tables);
         assert_eq!(got.node, node);
         assert!(got.engine.device.udp_segments);
@@ -224,7 +224,7 @@ fn another_proxy_is_refused_with_the_key_that_differs_and_nothing_stands_still()
 #[test]
 fn a_new_process_that_fails_lets_the_former_go_on_with_its_reason() {
     let (outcome, thawed) = given(legacy(1), |stream| {
-        let (_, taking) = Offer::new(stream, &hello()).unwrap().ask().unwrap();
+        let (_, taking) = Offer::new(stream, &hello()).unwrap().ask(None).unwrap();
         taking.failed("no certificate");
     });
     assert_eq!(kept(&outcome), "no certificate");
@@ -235,12 +235,12 @@ fn a_new_process_that_fails_lets_the_former_go_on_with_its_reason() {
 fn a_new_process_that_dies_at_any_point_lets_the_former_go_on() {
     let before_hello = |stream: UnixStream| drop(stream);
     let before_ask = |stream: UnixStream| drop(Offer::new(stream, &hello()).unwrap());
-    let before_taken = |stream: UnixStream| drop(Offer::new(stream, &hello()).unwrap().ask());
+    let before_taken = |stream: UnixStream| drop(Offer::new(stream, &hello()).unwrap().ask(None));
     let before_the_end = |stream: UnixStream| {
         let link = Link::new(stream).unwrap();
         link.send(Kind::Hello, &postcard::to_stdvec(&hello()).unwrap()).unwrap();
         link.expect(Kind::Welcome).unwrap();
-        link.send(Kind::Ask, &[]).unwrap();
+        link.send(Kind::Ask, &postcard::to_stdvec(&None::<engine::TablesId>).unwrap()).unwrap();
         link.expect(Kind::Descriptors).unwrap();
     };
     let points: [fn(UnixStream); 4] = [before_hello, before_ask, before_taken, before_the_end];
@@ -262,7 +262,7 @@ fn taken_from(words: impl FnOnce(&mut UnixStream) + Send + 'static) -> Result<Le
         words(&mut { theirs });
     });
     let offer = Offer::new(ours, &hello())?;
-    let taken = offer.ask().map(|(legacy, _)| legacy);
+    let taken = offer.ask(None).map(|(legacy, _)| legacy);
     running.join().unwrap();
     taken
 }
@@ -371,7 +371,7 @@ fn part(payload: Vec<u8>) -> Result<Legacy, TakeError> {
         let _ = link.send(Kind::End, &[]);
         let _ = link.receive();
     });
-    let taken = Offer::new(ours, &hello()).unwrap().ask().map(|(legacy, _)| legacy);
+    let taken = Offer::new(ours, &hello()).unwrap().ask(None).map(|(legacy, _)| legacy);
     running.join().unwrap();
     taken
 }

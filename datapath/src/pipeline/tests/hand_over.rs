@@ -30,7 +30,7 @@ fn next_with(proxy: &Proxy, then: impl FnOnce(&mut Proxy)) -> (Proxy, Adopted) {
     next.now = proxy.now;
     serve(&mut next);
     then(&mut next);
-    let adopted = next.pipeline.take_over(proxy.pipeline.hand_over(), next.now);
+    let adopted = next.pipeline.take_over(proxy.pipeline.hand_over(Has::Nothing), next.now);
     (next, adopted)
 }
 
@@ -218,7 +218,7 @@ fn there_is_never_more_than_there_is_room_for() {
     let limits = Limits { nat_flows: 8, nat_embryonic: 4, ..Limits::default() };
     let mut next = Proxy::with(PipelineConfig { limits, ..config() });
     serve(&mut next);
-    next.pipeline.take_over(proxy.pipeline.hand_over(), next.now);
+    next.pipeline.take_over(proxy.pipeline.hand_over(Has::Nothing), next.now);
     let occupancy = next.pipeline.occupancy();
     assert!(occupancy.nat_flows <= 8 && occupancy.nat_embryonic <= 8, "{occupancy:?}");
     assert_eq!(occupancy.nat_flows - occupancy.nat_embryonic, 1, "the established one stays");

@@ -11,7 +11,9 @@ use crate::{
         nat::{self, CELLS, ENTRY_WORDS, NatMemory, Sizes},
     },
     mapped::Words,
+    slots::Handle,
     wire::tcp,
+    xdp::kept::FormerTarget,
 };
 
 const TARGET: &str = "10.0.0.1:8080";
@@ -59,7 +61,6 @@ impl Common {
             nat: NatMemory { flows, forward, reverse, free, beside: nat_beside },
             elsewhere: Elsewhere::on(Words::zeroed(Elsewhere::WORDS).unwrap()),
             seed: small().seed,
-            peers: Vec::new(),
             is_kept,
         };
         let mut proxy = Proxy::with(small());
@@ -101,7 +102,7 @@ fn flows_go_on_with_their_targets_whenever_they_began() {
     let mut next = common.process(true);
     serve(&mut next, [1, 0]);
     next.pipeline.go_on();
-    let adopted = next.pipeline.take_over(running.pipeline.hand_over(), next.now);
+    let adopted = next.pipeline.take_over(running.pipeline.hand_over(Has::Nothing), next.now);
     assert_eq!(adopted, Adopted { flows: 1, ..Adopted::default() });
     assert_eq!(delivered(&mut next, &client(1), tcp::ACK), first);
 
@@ -114,6 +115,51 @@ fn flows_go_on_with_their_targets_whenever_they_began() {
         assert_eq!(delivered(&mut next, &client(port), tcp::ACK), ends);
     }
     assert_eq!(next.pipeline.occupancy().nat_flows, 3);
+}
+
+#[test]
+fn targets_keep_the_handles_by_which_flows_name_them() {
+    let common = Common::new();
+    let mut running = common.process(false);
+    serve(&mut running, [0, 1]);
+    let third = "203.0.113.12:80/tcp";
+    running.target(9, third, "10.0.0.3:8080", TargetState::Up);
+    let handles = |proxy: &Proxy| [6, 8].map(|id| proxy.pipeline.table().handle_of(TargetId(id)));
+    let (before, gone) = (handles(&running), running.pipeline.table().handle_of(TargetId(9)));
+    let mut former: Vec<_> = [(before[0], 6), (before[1], 8), (gone, 9)]
+        .map(|(handle, id)| FormerTarget { handle: handle.unwrap(), id: Some(TargetId(id)) })
+        .into();
+    // A slot whose target went before: its next one has a handle that no flow has.
+    let free = Handle::from_bits(3 | 7 << 32);
+    former.push(FormerTarget { handle: free, id: None });
+
+    let mut next = common.process(true);
+    next.pipeline.recall(&[], &former);
+    serve(&mut next, [1, 0]);
+    assert_eq!(handles(&next), before);
+    let ends = delivered(&mut running, &client(1), tcp::SYN);
+    assert_eq!(delivered(&mut next, &client(1), tcp::ACK), ends, "by the handle itself");
+    next.pipeline.go_on();
+    for (id, address) in [(10, "10.0.0.4:8080"), (11, "10.0.0.5:8080")] {
+        next.target(id, third, address, TargetState::Up);
+        let handle = next.pipeline.table().handle_of(TargetId(id)).unwrap();
+        assert!(handle != gone.unwrap() && handle != free, "{handle:?} is another's");
+    }
+}
+
+#[test]
+fn who_has_the_tables_is_told_of_flows_beside_them_alone() {
+    let common = Common::new();
+    let mut running = common.process(false);
+    serve(&mut running, [0, 1]);
+    let ends = delivered(&mut running, &client(1), tcp::SYN);
+    let tables = running.pipeline.hand_over(Has::Tables);
+    assert_eq!(tables, Tables::default());
+    let mut next = common.process(true);
+    serve(&mut next, [1, 0]);
+    assert_eq!(next.pipeline.take_over(tables, next.now), Adopted::default());
+    next.pipeline.go_on();
+    assert_eq!(delivered(&mut next, &client(1), tcp::ACK), ends);
 }
 
 #[test]
