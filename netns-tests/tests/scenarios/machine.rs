@@ -28,6 +28,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// is nothing: links flapped, and proxies took each other for dead.
 const DISTURBED: f64 = 0.2;
 
+/// So much of one look is lost where whoever looks gets up too late, whatever the system says of its host: a
+/// thread that slept comes before those that work.
+fn share_of_late(late: Duration) -> f64 {
+    late.as_secs_f64() / LOOK.as_secs_f64()
+}
+
 /// How often a scenario is played at least, as long as it fails and the machine was disturbed; more often
 /// while there is time for that.
 const PLAYS: u32 = 3;
@@ -107,7 +113,11 @@ impl Watch {
         let over = Arc::clone(&ends);
         let looks = spawn(move || {
             let (mut worst, mut before) = (0.0_f64, VecDeque::new());
+            let mut up = Instant::now();
             while !over.load(Ordering::Relaxed) {
+                let late = up.elapsed().saturating_sub(LOOK / LOOKS);
+                worst = worst.max(share_of_late(late));
+                up = Instant::now();
                 let now = Ticks::now();
                 if before.len() == LOOKS as usize {
                     worst =
@@ -121,7 +131,7 @@ impl Watch {
         Self { ends, looks }
     }
 
-    /// The largest share of the time of one look that the host took.
+    /// The largest share of the time of one look in which the machine did not run.
     fn end(self) -> f64 {
         self.ends.store(true, Ordering::Relaxed);
         self.looks.join().unwrap_or(0.0)
@@ -193,7 +203,7 @@ fn play_until_judged<W: FnOnce() -> f64>(
         if worst < DISTURBED {
             resume_unwind(failure);
         }
-        let took = format!("the host had taken {:.0} % of the machine's time", worst * 100.0);
+        let took = format!("the machine did not run for {:.0} % of a moment", worst * 100.0);
         if number >= PLAYS && left.is_zero() {
             println!("{took}, in all of {number} plays: it is not shown that the scenario holds");
             resume_unwind(failure);
@@ -235,6 +245,12 @@ fn a_machine_is_waited_for_no_longer_than_asked() {
     // One look is longer than that, and no second is begun.
     assert!(wait_until_it_runs(limit) < limit + REST);
     assert_eq!(wait_until_it_runs(Duration::ZERO).as_millis(), 0);
+}
+
+#[test]
+fn who_gets_up_late_has_lost_that_time() {
+    assert!(share_of_late(LOOK / 4) > DISTURBED);
+    assert!(share_of_late(LOOK / 10) < DISTURBED);
 }
 
 #[test]
