@@ -232,7 +232,10 @@ struct nat_flow {
     /* The handle of the ingress; NO_HANDLE where it is this proxy. */
     u64 ingress;
     u64 lease;
-    u64 pinned;
+    /* User space's own. */
+    u32 pinned;
+    /* The way back to the client: see back.h. */
+    u32 back;
 };
 
 #define NO_HANDLE 0x00000000FFFFFFFFULL

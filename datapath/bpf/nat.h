@@ -47,6 +47,9 @@ struct passage {
     u64 ingress;
     u32 created;
     u32 notes;
+    /* What its entry says of the way back. */
+    u32 back;
+    u32 zero_too;
     /* Its ends from here on. */
     struct address from;
     struct address to;
@@ -198,6 +201,7 @@ INLINE int read_for_target(struct passage *passage, u32 slot)
     passage->meta = meta;
     passage->target = flow->target;
     passage->ingress = flow->ingress;
+    passage->back = flow->back;
     passage->from = flow->group;
     passage->to = flow->client;
     passage->from_port = meta >> 16;

@@ -255,6 +255,7 @@ INLINE void write_flow(struct nat_flow *flow, const struct passage *passage)
     flow->ingress = passage->ingress;
     flow->lease = passage->lease;
     flow->pinned = 0;
+    flow->back = 0;
 }
 
 /* Leaves a claimed entry to the next flow, or to user space, which gives its slot back. While flows fail one

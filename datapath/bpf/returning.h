@@ -2,6 +2,7 @@
 #ifndef PIAS_RETURNING_H
 #define PIAS_RETURNING_H
 
+#include "back.h"
 #include "hear.h"
 #include "nat.h"
 #include "ours.h"
@@ -33,17 +34,22 @@ INLINE int find_way_back(struct xdp_md *ctx, struct passage *passage)
 {
     u32 ifindex = passage->ifindex;
     const struct packet *packet = &passage->packet;
-    struct route route = {
-        .source = passage->from,
-        .destination = passage->to,
-        .source_port = passage->from_port,
-        .destination_port = passage->to_port,
-        .length = packet->length,
-        .protocol = packet->flow.protocol,
-        .v6 = packet->v6,
-    };
+    if (UNLIKELY(!recall_back(passage))) {
+        struct route route = {
+            .source = passage->from,
+            .destination = passage->to,
+            .source_port = passage->from_port,
+            .destination_port = passage->to_port,
+            .length = packet->length,
+            .protocol = packet->flow.protocol,
+            .v6 = packet->v6,
+        };
+        if (!resolve_hop(ctx, &route, &passage->hop))
+            return 0;
+        keep_back(passage);
+    }
     const struct device *device = map_lookup(&DEVICE, &ifindex);
-    if (device == 0 || !resolve_hop(ctx, &route, &passage->hop))
+    if (packet->length > passage->hop.mtu || device == 0)
         return 0;
     passage->way = way_out(ctx, device, passage->hop.ifindex);
     return passage->way != XDP_PASS;

@@ -112,22 +112,29 @@ INLINE int recall_hop(const struct known_hop *known, u32 epoch, struct hop *hop)
     return 1;
 }
 
+/* Keeps a next hop for this epoch; fails where somebody else does. */
+INLINE int keep_hop(struct known_hop *known, u32 epoch, const struct hop *found)
+{
+    u32 seen = *(volatile u32 *)&known->epoch;
+    if (seen == HOP_BUSY || __sync_val_compare_and_swap(&known->epoch, seen, HOP_BUSY) != seen)
+        return 0;
+    known->ifindex = found->ifindex;
+    known->mtu = found->mtu;
+    known->tag = found->tag;
+    __builtin_memcpy(known->macs, found->macs, 12);
+    __sync_lock_test_and_set(&known->epoch, epoch);
+    return 1;
+}
+
 /* Asks the kernel for a next hop, and keeps it. */
 INLINE int learn_hop(struct xdp_md *ctx, struct known_hop *known, u32 epoch, const struct route *route,
                      struct hop *hop)
 {
-    u32 seen = *(volatile u32 *)&known->epoch;
     struct hop found = {};
     if (!resolve_hop(ctx, route, &found))
         return 0;
     *hop = found;
-    if (seen != HOP_BUSY && __sync_val_compare_and_swap(&known->epoch, seen, HOP_BUSY) == seen) {
-        known->ifindex = found.ifindex;
-        known->mtu = found.mtu;
-        known->tag = found.tag;
-        __builtin_memcpy(known->macs, found.macs, 12);
-        __sync_lock_test_and_set(&known->epoch, epoch);
-    }
+    keep_hop(known, epoch, &found);
     return 1;
 }
 

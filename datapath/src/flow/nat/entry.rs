@@ -20,11 +20,13 @@
 //!       ├───────────────────────────────┴────────────────┴────────────────┤
 //!  13   │                   handle of the ingress                         │  NONE: this proxy
 //!  14   │                      id of the lease                            │
-//!  15   │              when its pin was last told of, + 1                 │  coarse ticks
-//!       └─────────────────────────────────────────────────────────────────┘
+//!       ├───────────────────────────────┬─────────────────────────────────┤
+//!  15   │         the way back          │ when its pin was last told, + 1 │  coarse ticks
+//!       └───────────────────────────────┴─────────────────────────────────┘
 //! ```
-//! An entry is claimed, written, read and freed as a [pin](crate::flow::pins) is. Notes and word 15 are this
-//! process's own; XDP begins flows with 0 there. A flow's handle is its slot, and the version of its entry.
+//! An entry is claimed, written, read and freed as a [pin](crate::flow::pins) is. Notes and the lower half of
+//! word 15 are this process's own; its upper half is XDP's, which finds the way back anew where this process
+//! wrote over it. Flows begin with 0 there. A flow's handle is its slot, and the version of its entry.
 
 use std::{
     net::SocketAddr,

@@ -150,11 +150,6 @@ impl Candidate {
         matches!(self, Candidate::Cost | Candidate::Memory)
     }
 
-    /// Whether PIAS's programs must be there.
-    pub(super) fn needs_pias(self) -> bool {
-        matches!(self, Candidate::Pias | Candidate::Upgrade)
-    }
-
     /// The ways that are measured, in this order: those back need those forth.
     pub(super) fn ways(self) -> &'static [Way] {
         match self {

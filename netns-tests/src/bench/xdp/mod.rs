@@ -36,7 +36,7 @@ use crate::lab::{Lab, Options};
 use candidate::Candidate;
 use inside::Cores;
 use report::Figures;
-use rig::Rig;
+use rig::{Napi, Rig};
 use settings::Settings;
 
 /// Interfaces of the host under test.
@@ -85,10 +85,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     threads::prefer(process::id() as i32)?;
     let _preference = Settings::for_preference()?;
     let mut figures = Figures::default();
-    let (alone, in_lab): (Vec<_>, Vec<_>) =
+    let (alone, mut in_lab): (Vec<_>, Vec<_>) =
         candidates.into_iter().partition(|candidate| candidate.is_alone());
+    let upgrades = in_lab.contains(&Candidate::Upgrade);
+    in_lab.retain(|candidate| *candidate != Candidate::Upgrade);
     if !in_lab.is_empty() {
-        in_a_lab(cores, &in_lab, arguments, &mut figures)?;
+        in_a_lab(cores, Napi::Threads, |rig| rounds(rig, &in_lab, arguments, &mut figures))?;
+    }
+    for round in (1..=arguments.rounds).filter(|_| upgrades) {
+        tell(round, arguments, Candidate::Upgrade);
+        in_a_lab(cores, Napi::Interrupts, |rig| upgrade::measure(rig, &mut figures))?;
     }
     for candidate in alone {
         without_network(candidate, arguments.rounds, &mut figures)?;
@@ -98,32 +104,41 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), BenchError> {
     write_rows(&arguments.output, &rows)
 }
 
-/// A turn for every candidate, then the next round: what changes on the machine while it runs meets all of
-/// them.
+/// Does something in a lab of its own.
 fn in_a_lab(
     cores: Cores,
+    napi: Napi,
+    work: impl FnOnce(&mut Rig<'_>) -> Result<(), BenchError>,
+) -> Result<(), BenchError> {
+    let options = Options { without_proxies: true, ..Options::default() };
+    let mut lab = Lab::up(&topology(), &options)?;
+    pias::prepare(&lab)?;
+    let mut rig = Rig::new(&lab, cores, napi)?;
+    work(&mut rig)?;
+    drop(rig);
+    let logs = lab.logs();
+    lab.down().map_err(|source| BenchError::TimedOut { source, logs })
+}
+
+/// A turn for every candidate, then the next round: what changes on the machine while it runs meets all of
+/// them.
+fn rounds(
+    rig: &mut Rig<'_>,
     candidates: &[Candidate],
     arguments: &Arguments,
     figures: &mut Figures,
 ) -> Result<(), BenchError> {
-    let options = Options { without_proxies: true, ..Options::default() };
-    let mut lab = Lab::up(&topology(), &options)?;
-    if candidates.iter().any(|candidate| candidate.needs_pias()) {
-        pias::prepare(&lab)?;
-    }
-    let mut rig = Rig::new(&lab, cores)?;
     for round in 1..=arguments.rounds {
         for candidate in candidates {
-            eprintln!("round {round} of {}: {}", arguments.rounds, candidate.title());
-            match candidate {
-                Candidate::Upgrade => upgrade::measure(&mut rig, figures)?,
-                _ => turn(&mut rig, *candidate, arguments.quick, figures)?,
-            }
+            tell(round, arguments, *candidate);
+            turn(rig, *candidate, arguments.quick, figures)?;
         }
     }
-    drop(rig);
-    let logs = lab.logs();
-    lab.down().map_err(|source| BenchError::TimedOut { source, logs })
+    Ok(())
+}
+
+fn tell(round: u32, arguments: &Arguments, candidate: Candidate) {
+    eprintln!("round {round} of {}: {}", arguments.rounds, candidate.title());
 }
 
 /// What needs no lab: the cost of a packet, and what tables take, which is the same each time.

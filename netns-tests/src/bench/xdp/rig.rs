@@ -33,6 +33,15 @@ const CLIENTS: &str = "10.64.0.0/10";
 /// Queues of each interface; a core's is that of its number's remainder.
 pub(super) const QUEUES: usize = 2;
 
+/// Where packets that come to the host under test are handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Napi {
+    /// By threads on the core under test, whose time can be told.
+    Threads,
+    /// In interrupts of whoever sends, as is usual.
+    Interrupts,
+}
+
 /// A host beside the one under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
@@ -122,12 +131,12 @@ pub(super) struct Rig<'lab> {
 
 impl<'lab> Rig<'lab> {
     /// Changes the lab's links, and attaches what counts.
-    pub(super) fn new(lab: &'lab Lab, cores: Cores) -> Result<Self, BenchError> {
+    pub(super) fn new(lab: &'lab Lab, cores: Cores, napi: Napi) -> Result<Self, BenchError> {
         for side in Side::ALL {
-            tune(lab, side.host(), side.interface(), cores)?;
+            tune(lab, side.host(), side.interface(), cores, Napi::Interrupts)?;
         }
         for interface in TESTED_INTERFACES {
-            tune(lab, NEAR, interface, cores)?;
+            tune(lab, NEAR, interface, cores, napi)?;
         }
         let gateway = CLIENT_ADDRESS.to_string();
         lab.host(NEAR).ok(&["ip", "route", "add", CLIENTS, "via", &gateway])?;
@@ -257,19 +266,26 @@ impl<'lab> Rig<'lab> {
     }
 }
 
-/// Two queues; checksums that are computed; NAPI, on threads of its own at the host under test.
+/// Two queues, and checksums that are computed.
 ///
 /// A host beside sends by the second queue what it sends itself. The host under test has a queue for each
 /// core: what arrives at the other end is received on the core that sent it, unless another one has begun
 /// to receive from the same queue.
-fn tune(lab: &Lab, host: &str, interface: &str, cores: Cores) -> Result<(), BenchError> {
+fn tune(
+    lab: &Lab,
+    host: &str,
+    interface: &str,
+    cores: Cores,
+    napi: Napi,
+) -> Result<(), BenchError> {
     let (tested, others) = (1_u64 << cores.tested, 1_u64 << cores.others);
     let queue = |core: usize| core % QUEUES;
-    let (queues, threaded) = if host == NEAR {
-        ([(queue(cores.tested), tested), (queue(cores.others), others)], 1)
+    let queues = if host == NEAR {
+        [(queue(cores.tested), tested), (queue(cores.others), others)]
     } else {
-        ([(0, 0), (1, tested | others)], 0)
+        [(0, 0), (1, tested | others)]
     };
+    let threaded = u8::from(napi == Napi::Threads);
     let mut commands = format!(
         "ethtool -L {interface} rx {QUEUES} tx {QUEUES} && ethtool -K {interface} tx off gro on && \
          echo {threaded} > /sys/class/net/{interface}/threaded"

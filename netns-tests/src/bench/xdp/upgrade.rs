@@ -1,5 +1,9 @@
 //! What is lost of flows that are known while `piasd` on the host under test is replaced, and XDP is handed
 //! over, taken off or attached with it.
+//!
+//! Here packets are handled in interrupts, as they are on hosts that nobody has changed, and not in threads on
+//! the core of `piasd`: a thread waits for up to 20 ms while the next process has its tables made and its
+//! program verified, for longer than the ring in front of it bears.
 
 use std::thread;
 
@@ -20,7 +24,6 @@ const CHANGES: [(&str, &str); 3] =
 /// Replaces `piasd` under each kind of load, well below what it can take.
 pub(super) fn measure(rig: &mut Rig<'_>, figures: &mut Figures) -> Result<(), BenchError> {
     start_pias(rig)?;
-    rig.settle()?;
     let mut running = "piasd".to_owned();
     for way in [Way::Ingress, Way::JoinForward, Way::JoinReturn] {
         for (number, (engine, xdp)) in CHANGES.into_iter().enumerate() {
@@ -47,7 +50,6 @@ pub(super) fn measure(rig: &mut Rig<'_>, figures: &mut Figures) -> Result<(), Be
                     at_device: at_device.saturating_sub(before.at_device),
                 },
             );
-            rig.settle()?;
         }
     }
     stop_pias(rig, &running)
