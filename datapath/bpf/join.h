@@ -64,11 +64,18 @@ __attribute__((noinline)) u64 draw_target(struct passage *passage)
     return best.peer | (u64)best.generation << 32;
 }
 
+/* Whether a client may begin a flow to a group here at all. */
+INLINE int is_clients(const struct flow *flow)
+{
+    int registers = flow->group_port == be16(PIAS_PORT) && flow->protocol == UDP_PROTOCOL;
+    return !registers && is_anycast(&flow->group) && !is_ours(&flow->client);
+}
+
 /* Chooses a target for a flow that is new, and its ends but for the port. */
 INLINE struct target *choose(struct passage *passage)
 {
     const struct packet *packet = &passage->packet;
-    if (!opens(packet) || is_elsewhere(passage->hash) || !own_nat(packet->v6 != 0, &passage->from))
+    if (!opens(packet) || !is_clients(&packet->flow) || is_elsewhere(passage->hash) || !own_nat(packet->v6 != 0, &passage->from))
         return 0;
     passage->target = draw_target(passage);
     struct target *target = live_target(passage->target);
@@ -106,14 +113,6 @@ INLINE int find_way(struct xdp_md *ctx, struct passage *passage, struct target *
     return passage->way != XDP_PASS;
 }
 
-/* Whether a client may send to a group here at all. */
-INLINE int is_clients(const struct packet *packet)
-{
-    const struct flow *flow = &packet->flow;
-    int registers = flow->group_port == be16(PIAS_PORT) && flow->protocol == UDP_PROTOCOL;
-    return packet->ttl > HOPS_TO_TARGET && !registers && is_anycast(&flow->group) && !is_ours(&flow->client);
-}
-
 INLINE int open(struct passage *passage, struct target *target)
 {
     if (!open_flow(passage))
@@ -129,7 +128,7 @@ INLINE int open(struct passage *passage, struct target *target)
  * is noted of it. Its own function, so that it is verified once. */
 __attribute__((noinline)) int join(struct xdp_md *ctx, struct passage *passage, int found)
 {
-    if (passage == 0 || found == UNSURE || !is_clients(&passage->packet))
+    if (passage == 0 || found == UNSURE || passage->packet.ttl <= HOPS_TO_TARGET)
         return XDP_PASS;
     struct target *target = found == TRANSLATED ? goes_on(passage) : choose(passage);
     if (target == 0 || !is_one_family(passage) || !find_way(ctx, passage, target))

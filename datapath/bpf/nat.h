@@ -3,6 +3,7 @@
 #ifndef PIAS_NAT_H
 #define PIAS_NAT_H
 
+#include "hints.h"
 #include "maps.h"
 #include "packet.h"
 #include "pins.h"
@@ -121,12 +122,6 @@ INLINE u64 cell_of(u64 product, u32 slot)
     return product << 32 | (slot + 1);
 }
 
-/* Whether one of the flows with the tag of `cell` is there. */
-INLINE int has_tag(u64 cell, u64 wanted)
-{
-    return cell != 0 && cell >> 32 == wanted >> 32;
-}
-
 enum { NOT_TRANSLATED, TRANSLATED, UNSURE };
 
 /* Whether entries at this stage are flows. */
@@ -217,14 +212,19 @@ __attribute__((noinline)) int flow_of_client(struct passage *passage)
     u64 product = client_product(passage->hash), wanted = cell_of(product, 0);
     u32 index = bucket_of(product), first = first_cell(product);
     const struct cells *bucket = map_lookup(&NAT_FORWARD, &index);
-    if (bucket == 0)
+    struct hints *hints = hints_of(product);
+    if (bucket == 0 || hints == 0)
         return UNSURE;
+    u64 cell = hint(hints, wanted);
 #pragma clang loop unroll(disable)
-    for (u32 step = 0; step < CELLS; step++) {
-        u64 cell = *(volatile u64 *)&bucket->cell[(first + step) % CELLS];
+    for (u32 step = 0; step <= CELLS; step++) {
+        if (step > 0)
+            cell = *(volatile u64 *)&bucket->cell[(first + step - 1) % CELLS];
         if (!has_tag(cell, wanted))
             continue;
         int found = read_for_client(passage, (u32)cell - 1);
+        if (step > 0 && found == TRANSLATED)
+            keep_hint(hints, cell, passage->now);
         if (found != NOT_TRANSLATED)
             return found;
     }
@@ -241,14 +241,19 @@ __attribute__((noinline)) int flow_of_target(struct passage *passage)
     u64 wanted = cell_of(product, 0);
     u32 index = bucket_of(product);
     const struct cells *bucket = map_lookup(&NAT_REVERSE, &index);
-    if (bucket == 0)
+    struct hints *hints = hints_of(product);
+    if (bucket == 0 || hints == 0)
         return UNSURE;
+    u64 cell = hint(hints, wanted);
 #pragma clang loop unroll(disable)
-    for (u32 step = 0; step < CELLS; step++) {
-        u64 cell = *(volatile u64 *)&bucket->cell[step];
+    for (u32 step = 0; step <= CELLS; step++) {
+        if (step > 0)
+            cell = *(volatile u64 *)&bucket->cell[(step - 1) % CELLS];
         if (!has_tag(cell, wanted))
             continue;
         int found = read_for_target(passage, (u32)cell - 1);
+        if (step > 0 && found == TRANSLATED)
+            keep_hint(hints, cell, passage->now);
         if (found != NOT_TRANSLATED)
             return found;
     }

@@ -10,6 +10,7 @@ use crate::bench::places::{
     ANYCAST, ANYCAST_FAR, CLIENT, FAR, NEAR, NEAR_ADDRESS, TARGET, TARGET_ADDRESS, TARGET_FAR,
 };
 use crate::bench::{BenchError, baseline};
+use crate::lab::Lab;
 
 /// So many that none comes again while it is measured.
 pub(super) const EVER_NEW: u32 = 1 << 28;
@@ -226,9 +227,6 @@ pub(super) fn start_near(
 pub(super) fn stop_pias(rig: &Rig<'_>, near: &str) -> Result<(), BenchError> {
     for target in [TARGET, TARGET_FAR] {
         baseline::stop_process(rig.lab, target, pias::AGENT)?;
-        for port in ports() {
-            baseline::stop_process(rig.lab, target, &server(port))?;
-        }
     }
     baseline::stop_process(rig.lab, NEAR, near)?;
     baseline::stop_process(rig.lab, FAR, "piasd")
@@ -239,9 +237,16 @@ fn ports() -> impl Iterator<Item = u16> {
     (0..GROUPS as u16).map(|number| PORT + number)
 }
 
-/// What is behind a target's port.
-fn server(port: u16) -> String {
-    format!("echo-{port}")
+/// Puts something behind the targets' ports. Most of what is sent there is counted and not answered, and whoever
+/// refuses a probe then is taken out.
+pub(super) fn serve(lab: &Lab) -> Result<(), BenchError> {
+    for target in [TARGET, TARGET_FAR] {
+        for port in ports() {
+            let (name, listen) = (format!("echo-{port}"), format!("UDP4-RECVFROM:{port},fork"));
+            lab.host(target).spawn(&name, &["socat", &listen, "PIPE"])?;
+        }
+    }
+    Ok(())
 }
 
 /// `near` is the ingress for the groups of `target-far`, whose join proxy is `far`, and the join proxy for
@@ -256,11 +261,6 @@ pub(super) fn start_pias(rig: &Rig<'_>) -> Result<(), BenchError> {
     for (target, proxy, anycast) in [(TARGET, NEAR, ANYCAST), (TARGET_FAR, FAR, ANYCAST_FAR)] {
         let mut groups: Vec<_> = ports().map(|port| pias::group(anycast, port, "udp")).collect();
         groups.push(pias::group(anycast, PORT, "tcp"));
-        // Most of what is sent to a target is counted and not answered. Whoever refuses a probe then is taken out.
-        for port in ports() {
-            let listen = format!("UDP4-RECVFROM:{port},fork");
-            lab.host(target).spawn(&server(port), &["socat", &listen, "PIPE"])?;
-        }
         pias::join(lab, target, proxy, &groups)?;
     }
     let know = || -> Result<bool, BenchError> {

@@ -113,6 +113,7 @@ fn in_a_lab(
     let options = Options { without_proxies: true, ..Options::default() };
     let mut lab = Lab::up(&topology(), &options)?;
     pias::prepare(&lab)?;
+    candidate::serve(&lab)?;
     let mut rig = Rig::new(&lab, cores, napi)?;
     work(&mut rig)?;
     drop(rig);
