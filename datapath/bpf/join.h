@@ -143,6 +143,35 @@ __attribute__((noinline)) int join(struct xdp_md *ctx, struct passage *passage, 
     return send_translated(ctx, passage, HOPS_TO_TARGET);
 }
 
+/* Handles of peers that sent last, by a part of a hash of where from. */
+enum { SENDERS_MOST = 256 };
+
+struct {
+    UINT(type, MAP_ARRAY);
+    UINT(max_entries, SENDERS_MOST);
+    TYPE(key, u32);
+    TYPE(value, u64);
+} SENDERS SEC(".maps");
+
+/* The handle of the live peer whose endpoint this is; NO_HANDLE where there is none. Mostly it is the one that is
+ * remembered, and its own entry says so: that saves a lookup by address. */
+INLINE u64 peer_at(const struct address *endpoint)
+{
+    u32 place = fold(endpoint->high ^ SECRET_0, endpoint->low ^ SECRET_8) % SENDERS_MOST;
+    u64 *last = map_lookup(&SENDERS, &place);
+    if (last == 0)
+        return NO_HANDLE;
+    u64 handle = *(volatile u64 *)last;
+    const struct peer *peer = live_peer(handle, handle >> 32);
+    if (LIKELY(peer != 0 && is_same(endpoint, &peer->tunnel)))
+        return handle;
+    const u64 *known = map_lookup(&TUNNELS, endpoint);
+    if (known == 0 || live_peer(*known, *known >> 32) == 0)
+        return NO_HANDLE;
+    *(volatile u64 *)last = *known;
+    return *known;
+}
+
 /* Reads the packet that a peer sent in place of the outer one. What has an option is for user space, which
  * then resolves, or pins, or knows another ingress. The outer UDP checksum is not looked at: those inside are
  * kept as they came, and whoever gets the packet verifies them. Its own function, so that it is verified
@@ -153,17 +182,17 @@ __attribute__((noinline)) int unwrap(struct xdp_md *ctx, struct passage *passage
         return 0;
     struct packet *packet = &passage->packet;
     struct address sender = packet->flow.client;
-    const u64 *handle = map_lookup(&TUNNELS, &sender);
+    u64 handle = peer_at(&sender);
     u32 at = ETHERNET + (packet->v6 ? IPV6 : IPV4) + UDP;
     u32 room = packet->length - overhead(packet->v6);
     const struct geneve *geneve = (void *)(long)ctx->data + at;
-    if (handle == 0 || live_peer(*handle, *handle >> 32) == 0
-        || (void *)(geneve + 1) > (void *)(long)ctx->data_end || room > packet->length)
+    if (handle == NO_HANDLE || room > packet->length
+        || (void *)(geneve + 1) > (void *)(long)ctx->data_end)
         return 0;
     /* Version 0, and no options. */
     if (geneve->version_options != 0 || geneve->flags & GENEVE_OAM)
         return 0;
-    passage->ingress = *handle;
+    passage->ingress = handle;
     passage->at = at + sizeof *geneve;
     if (geneve->protocol == ETHERTYPE_IPV4)
         return read_ipv4(packet, ctx, passage->at, room);
