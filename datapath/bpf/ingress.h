@@ -41,8 +41,9 @@ INLINE int place(struct query *query)
     return 1;
 }
 
-/* What is said of a packet beside XDP's verdicts: join() is to have it, its flow being so found. */
-enum { JOINS = 16 };
+/* What is said of a packet beside XDP's verdicts: nothing is known of it as a client's, or join() is to have it,
+ * its flow being so found. */
+enum { NOT_PLACED = 15, JOINS = 16 };
 
 /* A client's packet. Its own function, for the sake of its stack. */
 static __attribute__((noinline)) int enter(struct xdp_md *ctx, struct passage *passage, const struct state *state,
@@ -63,7 +64,7 @@ static __attribute__((noinline)) int enter(struct xdp_md *ctx, struct passage *p
         passage->hash = query.hash;
         int here = flow_of_client(passage);
         if (here == NOT_TRANSLATED && !place(&query))
-            return XDP_PASS;
+            return NOT_PLACED;
         if (here != NOT_TRANSLATED || (u32)query.peer == HERE)
             return JOINS + here;
     }
@@ -87,7 +88,12 @@ INLINE int forward(struct xdp_md *ctx, struct passage *passage, const struct sta
     if (is_nat(&passage->packet.flow.group))
         return target_sent_back(ctx, passage);
     int next = enter(ctx, passage, state, device);
-    return next >= JOINS ? join(ctx, passage, next - JOINS) : next;
+    if (next >= JOINS)
+        return join(ctx, passage, next - JOINS);
+    if (next != NOT_PLACED)
+        return next;
+    /* Flows of mates that are gone: seldom are they so many that another lookup matters. */
+    return map_lookup(&STOOD_FOR, &passage->packet.flow.group) != 0 ? target_sent_back(ctx, passage) : XDP_PASS;
 }
 
 /* A frame without a tag, that came in by this interface, or by the VLAN's device of this index. */

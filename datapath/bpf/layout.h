@@ -161,6 +161,9 @@ struct target {
     struct known_hop hop;
 };
 
+/* NAT addresses of mates. */
+enum { STOOD_FOR_MOST = 1024 };
+
 struct group_key {
     struct address address;
     u16 port;

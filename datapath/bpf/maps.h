@@ -91,6 +91,15 @@ struct {
     TYPE(value, struct group);
 } JOINED SEC(".maps");
 
+/* NAT addresses of mates, to which targets' packets may come here: those that are gone, and those that live. */
+struct {
+    UINT(type, MAP_HASH);
+    UINT(max_entries, STOOD_FOR_MOST);
+    UINT(map_flags, MAP_NO_PREALLOC);
+    TYPE(key, struct address);
+    TYPE(value, u64);
+} STOOD_FOR SEC(".maps");
+
 /* Handles of live peers by their tunnel endpoints. */
 struct {
     UINT(type, MAP_HASH);

@@ -133,7 +133,7 @@ impl Two {
         let touched = Touched::by(&update);
         self.reference.apply(update.clone(), self.now, &mut Side::default());
         self.shared.apply(update, self.now, &mut Side::default());
-        self.tables.follow(touched, self.shared.table(), config().underlay_mtu).unwrap();
+        self.tables.follow(touched, &self.shared).unwrap();
     }
 
     /// Time passes.

@@ -111,7 +111,7 @@ impl Bed {
     pub(super) fn tell(&mut self, update: ForwardingUpdate) -> Result<(), BedError> {
         let touched = Touched::by(&update);
         self.pipeline.apply(update, NOW, &mut Side::default());
-        Ok(self.tables.follow(touched, self.pipeline.table(), UNDERLAY_MTU)?)
+        Ok(self.tables.follow(touched, &self.pipeline)?)
     }
 }
 

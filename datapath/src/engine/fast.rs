@@ -235,7 +235,7 @@ impl Fast {
         if self.given_up {
             return;
         }
-        let followed = self.tables.follow(touched, pipeline.table(), pipeline.underlay_mtu());
+        let followed = self.tables.follow(touched, pipeline);
         if let Err(error) = followed {
             error!(%error, "XDP is taken off: all packets take the TUN device from now on");
             self.given_up = true;

@@ -220,6 +220,11 @@ impl Pipeline {
         self.config.underlay_mtu
     }
 
+    /// NAT addresses of mates that targets' packets may come to here.
+    pub fn standby_nat(&self) -> impl Iterator<Item = IpAddr> {
+        self.standby_nat.iter().map(|&(_, nat)| nat)
+    }
+
     /// Peers whose path has shown an MTU of its own.
     #[must_use]
     pub fn narrow_peers(&self) -> &[Handle] {

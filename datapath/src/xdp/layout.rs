@@ -218,6 +218,8 @@ pub mod target {
     /// The epoch of the next hop, and its interface.
     pub const HOP: usize = 5;
 }
+/// NAT addresses of mates.
+pub const STOOD_FOR_MOST: usize = 1024;
 /// Words of a bucket of pins.
 pub const BUCKET_WORDS: usize = crate::flow::pins::BUCKET_WORDS;
 /// The counters of flows that are known beside the pins are 2 to the power of this.
@@ -291,6 +293,7 @@ mod tests {
             ("EVICTION_LOOK", limits::EVICTION_LOOK as u64),
             ("EVICTION_SAMPLE", limits::EVICTION_SAMPLE as u64),
             ("CELLS", nat::CELLS as u64),
+            ("STOOD_FOR_MOST", STOOD_FOR_MOST as u64),
             ("DROP_MALFORMED", drops(DropReason::Malformed)),
             ("DROP_BAD_SOURCE", drops(DropReason::BadSource)),
             ("DROP_PORT_ZERO", drops(DropReason::PortZero)),

@@ -37,6 +37,7 @@ mod features;
 pub mod kept;
 pub mod layout;
 mod program;
+mod stood_for;
 mod tables;
 mod targets;
 

@@ -17,6 +17,7 @@ use super::{
     endpoints::Endpoints,
     kept::{self, Kept},
     layout::{self, Config},
+    stood_for::StoodFor,
     tables::Tables,
     targets::Targets,
 };
@@ -305,12 +306,14 @@ fn tables(
         is_kept: kept.is_some(),
     };
     let tunnels = take(ebpf, "TUNNELS", |map| aya::maps::HashMap::try_from(map).ok())?;
+    let stood_for = take(ebpf, "STOOD_FOR", |map| aya::maps::HashMap::try_from(map).ok())?;
     let joined = take(ebpf, "JOINED", |map| aya::maps::HashMap::try_from(map).ok())?;
     let tables = Tables {
         state: words("STATE", layout::state::WORDS)?,
         counts: take(ebpf, "COUNTS", |map| PerCpuArray::try_from(map).ok())?,
         peers: words("PEERS", members * layout::peer::WORDS)?,
         endpoints: Endpoints::new(tunnels),
+        stood_for: StoodFor::new(stood_for),
         groups: take(ebpf, "GROUPS", |map| aya::maps::HashMap::try_from(map).ok())?,
         used: take(ebpf, "USED", |map| aya::maps::RingBuf::try_from(map).ok())?,
         targets: Targets::new(words("TARGETS", members * layout::target::WORDS)?, joined),

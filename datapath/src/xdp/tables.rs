@@ -17,6 +17,7 @@ use super::{
     endpoints::Endpoints,
     kept::{self, Former, FormerTarget, coarse_clock},
     layout::{self, Candidate, Group, HERE, Key, peer, state},
+    stood_for::StoodFor,
     targets::Targets,
 };
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
     flow::pins::{Coarse, address_words},
     limits::NOTICED_PER_TICK,
     mapped::Words,
-    pipeline::Shared,
+    pipeline::{Pipeline, Shared},
     slots::Handle,
     table::{Drawn, Table},
 };
@@ -50,6 +51,8 @@ pub enum Touched {
     Group(GroupKey),
     /// A target, and its group.
     Target(TargetId),
+    /// The NAT addresses of mates.
+    StandbyNat,
 }
 
 impl Touched {
@@ -65,6 +68,7 @@ impl Touched {
             }
             ForwardingUpdate::Target(target) => Self::Target(target.id),
             ForwardingUpdate::TargetGone(id) => Self::Target(*id),
+            ForwardingUpdate::StandbyNat(_) => Self::StandbyNat,
             _ => Self::Nothing,
         }
     }
@@ -76,6 +80,7 @@ pub struct Tables {
     pub(super) counts: PerCpuArray<MapData, u64>,
     pub(super) peers: Words,
     pub(super) endpoints: Endpoints,
+    pub(super) stood_for: StoodFor,
     pub(super) groups: HashMap<MapData, [u8; KEY], [u8; GROUP]>,
     pub(super) used: RingBuf<MapData>,
     pub(super) targets: Targets,
@@ -180,25 +185,21 @@ impl Tables {
         flows
     }
 
-    /// Makes what an update touched equal to the forwarding table again, `config.underlay_mtu` being
-    /// what fits where a peer has shown nothing less.
+    /// Makes what an update touched equal to what the pipeline knows again.
     ///
     /// # Errors
     /// [`WriteError`].
-    pub fn follow(
-        &mut self,
-        touched: Touched,
-        table: &Table,
-        underlay_mtu: u16,
-    ) -> Result<(), WriteError> {
+    pub fn follow(&mut self, touched: Touched, pipeline: &Pipeline) -> Result<(), WriteError> {
+        let table = pipeline.table();
         match touched {
             Touched::Nothing => Ok(()),
+            Touched::StandbyNat => self.stood_for.follow(pipeline.standby_nat()),
             Touched::Group(group) => self.set_group(&group, table),
             Touched::Target(id) => self.targets.follow(id, table),
             Touched::Peer(id) => {
                 self.endpoints.follow(id, table)?;
                 match table.peer_of(id) {
-                    Some(handle) => self.set_peer(handle, table, underlay_mtu),
+                    Some(handle) => self.set_peer(handle, table, pipeline.underlay_mtu()),
                     None => self.drop_peers(table),
                 }
                 table.groups_around(id).try_for_each(|group| self.set_group(group, table))

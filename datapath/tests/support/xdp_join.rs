@@ -1,6 +1,6 @@
 //! What XDP does as a JAP: to targets and back.
 
-use pias_protocol::flow::FlowRecord;
+use pias_protocol::flow::{FlowPhase, FlowRecord};
 use proptest::sample::Index;
 
 use super::*;
@@ -190,6 +190,49 @@ fn flows_of_targets_at_random_end_alike_with_and_without_xdp() {
             2 => prop_oneof![1..100_u64, 900..1100_u64].prop_map(Step::Wait),
         ];
         at_random(step, 50..300, play);
+    });
+}
+
+#[test]
+fn what_is_sent_to_a_mate_s_address_is_translated_when_its_flow_is_gone_on_with() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let mut two = jap(|_| {});
+        let mate = ProxyId(2);
+        for (index, client, nat) in [
+            (0, "192.0.2.9:4000", "198.51.100.77:40000"),
+            (2, "[2001:db8:7::9]:4000", "[2001:db8:1::77]:40000"),
+        ] {
+            let record = FlowRecord {
+                key: FlowKey { client: client.parse().unwrap(), group: group(index) },
+                target: target(index, 2, 1, TargetState::Up).address,
+                nat: nat.parse().unwrap(),
+                ingress: None,
+                phase: FlowPhase::Open,
+                client_finished: false,
+                target_finished: false,
+            };
+            two.apply(peer(mate));
+            two.apply(ForwardingUpdate::StandbyNat(vec![(mate, record.nat.ip())]));
+            two.apply(ForwardingUpdate::Standby { of: mate, records: vec![record] });
+            let (ttl, payload, oddity) = (60, 9, Oddity::None);
+            let answer = Answer { flags: 16, ttl, payload, mss: None, oddity };
+            let arrival = Arrival::Tun(answer.bytes(&record));
+            let translated = |two: &mut Two| {
+                let (before, expected) = (two.translated, two.expected(&arrival));
+                assert_eq!(two.outcome(&arrival), expected);
+                two.translated - before
+            };
+            assert_eq!(translated(&mut two), 0, "the mate lives, and has the flow");
+            two.apply(ForwardingUpdate::PeerGone { id: mate, heir: None });
+            translated(&mut two);
+            assert_eq!(translated(&mut two), 1, "it is gone, and the flow is here");
+            two.apply(ForwardingUpdate::StandbyNat(Vec::new()));
+            assert_eq!(translated(&mut two), 0, "another proxy has the address");
+        }
+        two.assert_counted();
     });
 }
 
