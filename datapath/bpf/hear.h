@@ -74,16 +74,19 @@ INLINE void hear(const struct passage *passage, u64 next, int is_client)
     if ((int)(now - last) > 0 && (STAGE(meta) != CLOSING || !(passage->packet.flags & TCP_RST)))
         *(volatile u32 *)&flow->last = now;
     int tells = is_client && state->wanted && outlasts(flow, meta, last, now);
+    u64 news = 0;
     if (UNLIKELY(next != meta) && __sync_val_compare_and_swap(&flow->meta, meta, next) == meta) {
         if (next & ~meta & SETTLED)
             __sync_fetch_and_add(&state->embryonic, -1);
-        if (next & ~meta & ANSWERED)
-            tells |= tells_answer(passage);
+        if (next & ~meta & ANSWERED && tells_answer(passage)) {
+            news = NEWS_ANSWERED;
+            tells = 1;
+        }
         if (state->wanted && (next ^ meta) & TOLD)
             tells = 1;
     }
     if (UNLIKELY(tells))
-        tell_of(passage);
+        tell_of(passage, news);
 }
 
 __attribute__((noinline)) int hear_client(const struct passage *passage)

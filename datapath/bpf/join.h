@@ -119,7 +119,7 @@ INLINE int open(struct passage *passage, struct target *target)
         return 0;
     if (target->told_new != passage->now) {
         target->told_new = passage->now;
-        tell_of(passage);
+        tell_of(passage, 0);
     }
     return 1;
 }

@@ -245,6 +245,9 @@ struct nat_flow {
 
 enum { CELLS = 8 };
 
+/* What is told of a translated flow: its handle, and above it whether it was just answered for the first time. */
+#define NEWS_ANSWERED (1ULL << 63)
+
 /* Cells of one bucket: the tag of a flow above, the number of its slot and 1 below; 0 where free. */
 struct cells {
     u64 cell[CELLS];

@@ -152,7 +152,7 @@ struct {
 } NAT_STATE SEC(".maps");
 
 /* Translated flows that user space should look at, each as the version and the slot of its entry: 1 << 32 times
- * the one, and the other. */
+ * the one, and the other; and NEWS_ANSWERED. */
 struct {
     UINT(type, MAP_RINGBUF);
     UINT(max_entries, 1 << 20);

@@ -275,11 +275,11 @@ INLINE struct target *live_target(u64 handle)
     return target != 0 && target->live && target->generation == handle >> 32 ? target : 0;
 }
 
-/* Tells user space to look at the flow. */
-INLINE void tell_of(const struct passage *passage)
+/* Tells user space to look at the flow, with NEWS_ANSWERED if this packet is its first answer. */
+INLINE void tell_of(const struct passage *passage, u64 news)
 {
-    u64 handle = passage->meta >> 48 << 32 | passage->slot;
-    ringbuf_output(&FLOWS, &handle, sizeof handle, 0);
+    u64 told = passage->meta >> 48 << 32 | passage->slot | news;
+    ringbuf_output(&FLOWS, &told, sizeof told, 0);
 }
 
 #endif

@@ -142,8 +142,8 @@ impl Two {
         self.tables.set_now(self.now.into());
         self.reference.tick(self.now, &mut Side::default());
         self.shared.tick(self.now, &mut Side::default());
-        for flow in self.tables.flows() {
-            self.shared.noticed(flow, self.now, &mut Side::default());
+        for news in self.tables.news() {
+            self.shared.noticed(news, self.now, &mut Side::default());
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
     pipeline::{Pipeline, PipelineConfig, Shared},
     slots::Handle,
     xdp::{
-        AttachError, Interface, LoadError, Program, Setup, Tables, Touched,
+        AttachError, Interface, LoadError, News, Program, Setup, Tables, Touched,
         kept::{self, FormerTarget, Kept},
         layout::Mode,
     },
@@ -274,8 +274,8 @@ impl Fast {
     }
 
     /// Translated flows that the pipeline should look at.
-    pub(super) fn flows(&mut self) -> Vec<Handle> {
-        self.tables.flows()
+    pub(super) fn news(&mut self) -> Vec<News> {
+        self.tables.news()
     }
 
     /// Adds what the program counted.

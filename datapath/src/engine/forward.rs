@@ -73,8 +73,8 @@ impl Forward {
         self.pipeline.tick(now, &mut self.side);
         if let Some(fast) = &mut self.fast {
             self.side.events.extend(fast.tick(now, &self.pipeline));
-            for flow in fast.flows() {
-                self.pipeline.noticed(flow, now, &mut self.side);
+            for news in fast.news() {
+                self.pipeline.noticed(news, now, &mut self.side);
             }
         }
         self.drain_side();

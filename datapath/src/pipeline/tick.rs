@@ -5,7 +5,7 @@ use pias_protocol::time::Time;
 use super::{Pipeline, Side, Verdict};
 use crate::{
     counters::Path, drop_reason::DropReason, fragment::Follow, health, limits::JUDGED_PER_TICK,
-    slots::Handle,
+    xdp::News,
 };
 
 impl Pipeline {
@@ -25,15 +25,14 @@ impl Pipeline {
         self.tick_standby(now, side);
     }
 
-    /// XDP tells of a translated flow: it is new, was answered for the first time, or is another than it was.
-    pub fn noticed(&mut self, flow: Handle, now: Time, side: &mut Side) {
+    /// XDP tells of a translated flow: it is new, was answered for the first time, or is another than it was. That
+    /// it was answered some time ago says nothing of its target now.
+    pub fn noticed(&mut self, News { flow, answered }: News, now: Time, side: &mut Side) {
         let Some(known) = self.nat.get(flow) else { return };
-        let event = if known.answered {
-            health::answered(&mut self.table, known.target)
-        } else {
+        let event = if answered { health::answered(&mut self.table, known.target) } else { None };
+        if !known.answered {
             self.watch.watch(flow, now);
-            None
-        };
+        }
         self.event(event, side);
         let used = health::used(&mut self.table, known.target, now);
         self.event(used, side);

@@ -218,6 +218,8 @@ pub mod target {
     /// The epoch of the next hop, and its interface.
     pub const HOP: usize = 5;
 }
+/// What is told of a translated flow beside its handle: it was just answered for the first time.
+pub const NEWS_ANSWERED: u64 = 1 << 63;
 /// NAT addresses of mates.
 pub const STOOD_FOR_MOST: usize = 1024;
 /// Words of a bucket of pins.

@@ -45,4 +45,4 @@ pub use attach::{AttachError, Attached, Interface, Vlan};
 pub use devices::Devices;
 pub use features::{Features, Sends};
 pub use program::{LoadError, Program, Setup, Size};
-pub use tables::{Tables, Touched, WriteError};
+pub use tables::{News, Tables, Touched, WriteError};

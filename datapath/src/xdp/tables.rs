@@ -74,6 +74,23 @@ impl Touched {
     }
 }
 
+/// What the programs tell of a translated flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct News {
+    /// Which flow.
+    pub flow: Handle,
+    /// Whether its target has just answered it for the first time. Flows are told of for other reasons, too,
+    /// long after their answers.
+    pub answered: bool,
+}
+
+impl From<u64> for News {
+    fn from(told: u64) -> Self {
+        let flow = Handle::from_bits(told & !layout::NEWS_ANSWERED);
+        Self { flow, answered: told & layout::NEWS_ANSWERED != 0 }
+    }
+}
+
 /// The tables of one loaded program.
 pub struct Tables {
     pub(super) state: Words,
@@ -175,12 +192,12 @@ impl Tables {
 
     /// Translated flows that are new, answered for the first time, or others than they were, as far as the
     /// programs tell: of new flows, and of answers, one a tick and target.
-    pub fn flows(&mut self) -> Vec<Handle> {
+    pub fn news(&mut self) -> Vec<News> {
         let mut flows = Vec::new();
         while flows.len() < NOTICED_PER_TICK
             && let Some(item) = self.flows.next()
         {
-            flows.extend(u64::read_from_bytes(&item).map(Handle::from_bits));
+            flows.extend(u64::read_from_bytes(&item).map(News::from));
         }
         flows
     }

@@ -194,6 +194,34 @@ fn flows_of_targets_at_random_end_alike_with_and_without_xdp() {
 }
 
 #[test]
+fn that_a_flow_was_answered_is_told_when_it_is_and_never_again() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let mut two = jap(|_| {});
+        two.apply(ForwardingUpdate::Replicate { wanted: true, young: false });
+        let (client, oddity) = (Client::Host(1), Oddity::None);
+        let sent = Sent { group: 0, client, port: 5000, flags: 0, ttl: 60, payload: 9, oddity };
+        let question = Arrival::Tun(sent.bytes());
+        two.outcome(&question);
+        let flow = flows(&two.shared)[0];
+        let (ttl, payload, oddity) = (60, 9, Oddity::None);
+        let answer = Answer { flags: 0, ttl, payload, mss: None, oddity };
+        two.outcome(&Arrival::Tun(answer.bytes(&flow)));
+        let told = |two: &mut Two| -> Vec<_> {
+            two.tables.news().into_iter().map(|news| news.answered).collect()
+        };
+        assert_eq!(told(&mut two), [false, true], "it is new, and then answered");
+        two.now = two.now + Duration::from_millis(1100);
+        two.tables.set_now(two.now.into());
+        two.outcome(&question);
+        assert_eq!(told(&mut two), [false], "it is more than a question and its answer");
+        assert_eq!(two.translated, 3, "all of that in XDP");
+    });
+}
+
+#[test]
 fn what_is_sent_to_a_mate_s_address_is_translated_when_its_flow_is_gone_on_with() {
     if !privileged() {
         return;
