@@ -73,9 +73,16 @@ impl Forward {
         self.pipeline.tick(now, &mut self.side);
         if let Some(fast) = &mut self.fast {
             self.side.events.extend(fast.tick(now, &self.pipeline));
-            for news in fast.news() {
-                self.pipeline.noticed(news, now, &mut self.side);
-            }
+        }
+        self.drain_side();
+    }
+
+    /// What XDP tells of flows. To be called before packets are handled that came later: an answer that was heard
+    /// before a target refused a flow must not seem to come after that.
+    pub(super) fn heed_news(&mut self, now: Time) {
+        let news = self.fast.as_mut().map(Fast::news).unwrap_or_default();
+        for news in news {
+            self.pipeline.noticed(news, now, &mut self.side);
         }
         self.drain_side();
     }

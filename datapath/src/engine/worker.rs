@@ -222,6 +222,8 @@ impl Worker {
         let mut events = [EpollEvent::empty(); EVENTS];
         let ready = self.wait(&mut events)?;
         let ready = &events[..ready];
+        let now = self.forward.now();
+        self.forward.heed_news(now);
         let mut inbox = self.backlog;
         for event in ready {
             match event.data() {
