@@ -78,6 +78,15 @@ fn a_pop_without_a_target_is_served_by_the_nearest_that_has_one() {
         let far = join_both(&lab, "sin-t1", 11, "53");
         let near = join_both(&lab, "nyc-t1", 11, "53");
         let client = lab.host("c-fra");
+        // Where all of a POP has just started, some seconds pass until it is right about how far others are.
+        for address in anycast(11) {
+            let served = || {
+                let answer = client.ask_dns(&address, Transport::Udp).expect("dig");
+                answer.is_some_and(|answer| answer.target == "nyc-t1")
+            };
+            wait_until(Duration::from_secs(10), format!("nyc-t1 to serve {address}"), served)
+                .expect("the nearest serves");
+        }
         for address in anycast(11) {
             for transport in [Transport::Udp, Transport::Tcp] {
                 let answer = client.ask_dns(&address, transport).expect("dig").expect("an answer");
