@@ -75,7 +75,8 @@ INLINE int is_clients(const struct flow *flow)
 INLINE struct target *choose(struct passage *passage)
 {
     const struct packet *packet = &passage->packet;
-    if (!opens(packet) || !is_clients(&packet->flow) || is_elsewhere(passage->hash) || !own_nat(packet->v6 != 0, &passage->from))
+    if (!opens(packet) || !is_clients(&packet->flow) || is_elsewhere(passage->hash)
+        || !own_nat(packet->v6 != 0, &passage->from))
         return 0;
     passage->target = draw_target(passage);
     struct target *target = live_target(passage->target);
