@@ -59,9 +59,17 @@ pub(crate) const MAX_TOLD: usize = 256;
 /// Dead mates that are called per round.
 pub(crate) const CALLS_PER_ROUND: usize = 8;
 
+/// Proxies that call a seed in a round, of all that miss it: the smaller a part of a service, the
+/// sooner each of it calls, and in a large one a seed that is gone for good costs little.
+pub(crate) const CALLERS_OF_A_SEED: usize = 16;
+
 /// Departed proxies that are remembered to tell which groups a RAP has just been handed. After more
 /// at once it takes all for new.
 pub(crate) const MAX_DEPARTED: usize = 32;
+
+/// JAPs that are remembered to be asked for their counts when they are back. Of one that is not, the
+/// counts come when it reports again by itself.
+pub(crate) const MAX_FORGOTTEN: usize = 1_024;
 
 /// Points of one proxy on the ring: with 32 the most loaded proxy of many has about 1.5 times the
 /// mean, and the ring of 20,000 takes 4 MB.

@@ -302,6 +302,7 @@ impl Node {
             OverlayMessage::CountReport(report) => {
                 self.rendezvous.report(from, &report, world, now, out);
             }
+            OverlayMessage::CountsWanted(_) => self.join.counts_wanted(from, now),
             OverlayMessage::CountAck(ack) => self.join.acknowledged(from, &ack, out),
             OverlayMessage::Resolve(wish) => {
                 self.rendezvous.resolve(from, wish.group, world, now, out);
@@ -397,6 +398,7 @@ impl Node {
                     if let Some(cluster) = world.members.cluster(id) {
                         world.ring.insert(id, cluster);
                     }
+                    self.rendezvous.back(id, out);
                     if mate {
                         self.leases.up(id, &self.join, now);
                         self.flows.up(id, self.ready_by.is_none(), out);

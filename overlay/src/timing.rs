@@ -77,7 +77,7 @@ pub(crate) const FIRST_CONTACT: Duration = ms(3_000);
 pub(crate) const MAX_PATIENCE: Duration = ms(30_000);
 /// For how long a proxy has to live for its deaths before not to count.
 pub(crate) const STEADY: Duration = ms(600_000);
-/// How often seeds and the dead are called, and a wrong belief of a proxy about itself is put right.
+/// How often missed seeds and the dead are called, and a wrong belief of a proxy about itself is put right.
 pub(crate) const CALL_INTERVAL: Duration = ms(1_000);
 /// How often tables are compared with one other proxy, so that no loss lasts.
 pub(crate) const EXCHANGE_INTERVAL: Duration = ms(5_000);

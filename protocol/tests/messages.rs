@@ -15,10 +15,10 @@ use pias_protocol::{
     limits::{MAX_FLOWS_PER_MESSAGE, MAX_GONE_PER_MESSAGE, MAX_MESSAGE},
     overlay::{
         AgentLink, Buckets, CandidateList, ClusterKey, ClusterRecord, ClusterWord, Compare,
-        Coordinate, CountAck, CountReport, Differ, FlowRecords, FlowsGone, FlowsHanded,
-        FlowsWanted, Have, Heartbeat, HeartbeatAck, Keys, Lease, LeaseAck, LeaseReplica,
-        LeaseState, LeaseTaken, MemberKey, MemberRecord, MemberState, MemberUpdate, NoTarget,
-        OverlayMessage, Prune, Resolve, Want, Word,
+        Coordinate, CountAck, CountReport, CountsWanted, Differ, FlowRecords, FlowsGone,
+        FlowsHanded, FlowsWanted, Have, Heartbeat, HeartbeatAck, Keys, Lease, LeaseAck,
+        LeaseReplica, LeaseState, LeaseTaken, MemberKey, MemberRecord, MemberState, MemberUpdate,
+        NoTarget, OverlayMessage, Prune, Resolve, Want, Word,
     },
     placement::Candidate,
 };
@@ -113,6 +113,7 @@ fn overlay_messages() -> Vec<OverlayMessage> {
         FlowsGone { flows: vec![key("[2001:db8::1]:40000", "[2001:db8:a::10]:53/udp")] }.into(),
         FlowsWanted {}.into(),
         FlowsHanded {}.into(),
+        CountsWanted {}.into(),
     ]
 }
 

@@ -349,5 +349,6 @@ const fn kind(message: &OverlayMessage) -> &'static str {
         OverlayMessage::FlowsGone(_) => "flows_gone",
         OverlayMessage::FlowsWanted(_) => "flows_wanted",
         OverlayMessage::FlowsHanded(_) => "flows_handed",
+        OverlayMessage::CountsWanted(_) => "counts_wanted",
     }
 }

@@ -68,3 +68,17 @@ fn a_rap_that_starts_anew_is_told_again_soon() {
 fn proxies_that_start_anew_learn_of_those_who_call_their_cluster() {
     holds(6_502);
 }
+
+/// Both seeds left and came back at once: they found each other, and were ready, and those who had stayed
+/// called nobody who had said goodbye.
+#[test]
+fn seeds_that_restart_together_are_found_by_those_who_stayed() {
+    holds(818);
+}
+
+/// A link was cut while it started: the RAP learned of its new life after it had been told everything
+/// twice, and forgot it.
+#[test]
+fn a_rap_that_learns_late_of_a_new_life_asks_for_its_counts() {
+    holds(1_972);
+}

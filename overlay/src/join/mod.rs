@@ -289,6 +289,11 @@ impl Join {
         self.say_granted(ack.group, out);
     }
 
+    /// A RAP forgot what it was told.
+    pub(crate) fn counts_wanted(&mut self, rap: ProxyId, now: Time) {
+        self.reports.gone(rap, now);
+    }
+
     /// What was said to a proxy may be lost.
     pub(crate) fn undelivered(&mut self, proxy: ProxyId, now: Time) {
         self.reports.undelivered(proxy, now);

@@ -82,7 +82,7 @@ impl MemberEvent {
 /// What is due now and then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
-    /// Call seeds that are not known, and mates that are dead.
+    /// Call seeds that are missed, and mates that are dead.
     Call,
     /// Compare tables with somebody.
     Exchange,

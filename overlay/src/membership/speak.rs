@@ -17,7 +17,7 @@ use super::{
     tell,
 };
 use crate::{
-    limits::CALLS_PER_ROUND,
+    limits::{CALLERS_OF_A_SEED, CALLS_PER_ROUND},
     outbox::Outbox,
     timing::{CALL_INTERVAL, EXCHANGE_INTERVAL, LEARN_INTERVAL, MAX_RTT, TEND_SOON},
 };
@@ -157,11 +157,12 @@ impl Membership {
         exchange::compare(id, &self.table, out);
     }
 
-    /// Calls seeds that are not known, and mates that are dead.
+    /// Calls seeds that are missed, and mates that are dead.
     pub(super) fn call_the_lost(&mut self, now: Time, out: &mut Outbox) {
-        let unknown = self.seeds.keys().filter(|id| self.table.get(**id).is_none());
-        for id in unknown.copied().collect::<Vec<_>>() {
-            self.call(id, now, out);
+        for id in self.missed_seeds().collect::<Vec<_>>() {
+            if self.random.below(self.table.living().max(1)) < CALLERS_OF_A_SEED {
+                self.call(id, now, out);
+            }
         }
         let dead = |(&id, peer): (&ProxyId, &Peer)| {
             peer.mate.as_ref().is_some_and(|mate| !mate.alive).then_some(id)
@@ -177,6 +178,15 @@ impl Membership {
             }
         }
         self.rounds = self.rounds.wrapping_add(1);
+    }
+
+    /// Seeds that are not known, and those that left. One that is back calls its own seeds; but where
+    /// all of these left and came back at once they only find each other, and nobody else calls them:
+    /// they are no dead that it would be looked for.
+    fn missed_seeds(&self) -> impl Iterator<Item = ProxyId> + '_ {
+        self.seeds.keys().copied().filter(|&id| {
+            self.table.get(id).is_none_or(|(_, member)| member.state == MemberState::Left)
+        })
     }
 
     /// Tells a proxy who this one is, and asks what it knows.

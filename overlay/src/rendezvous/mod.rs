@@ -18,7 +18,7 @@ mod group;
 mod load;
 mod restore;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pias_protocol::{
     forwarding::{ForwardingUpdate, RelayHow},
@@ -26,7 +26,7 @@ use pias_protocol::{
     hash::FlowHash,
     ids::{ParkedId, ProxyId},
     limits::MAX_HOPS,
-    overlay::{CandidateList, CountAck, CountReport},
+    overlay::{CandidateList, CountAck, CountReport, CountsWanted},
     placement::{self, Candidate},
     time::Time,
 };
@@ -35,7 +35,7 @@ use self::group::Group;
 pub(crate) use self::load::Load;
 use crate::{
     limits::{
-        MAX_ASKED_GROUPS, MAX_DEPARTED, MAX_FORMER, MAX_HELD, MAX_HOPS_TO_PASS_ON,
+        MAX_ASKED_GROUPS, MAX_DEPARTED, MAX_FORGOTTEN, MAX_FORMER, MAX_HELD, MAX_HOPS_TO_PASS_ON,
         MAX_RENDEZVOUS_GROUPS,
     },
     outbox::Outbox,
@@ -93,6 +93,8 @@ pub(crate) struct Rendezvous {
     /// Proxies that have just left the ring, and until when the groups that they left to this one
     /// may still be unreported.
     departed: VecDeque<(Time, Entry)>,
+    /// JAPs that were gone, and whose counts were forgotten. At most [`MAX_FORGOTTEN`].
+    forgotten: BTreeSet<ProxyId>,
     /// Reports since the start of the current second, and in the one before: the load.
     reports: Load,
 }
@@ -105,6 +107,7 @@ impl Rendezvous {
             timers: Timers::default(),
             warm: now + WARM_UP,
             departed: VecDeque::new(),
+            forgotten: BTreeSet::new(),
             reports: Load::new(now),
         }
     }
@@ -344,7 +347,9 @@ impl Rendezvous {
     pub(crate) fn gone(&mut self, (proxy, cluster): Entry, heir: Option<ProxyId>, now: Time) {
         self.departed((proxy, cluster), now);
         let timers = &mut self.timers;
+        let mut forgot = false;
         self.groups.retain(|&key, group| {
+            forgot |= group.counts().any(|(jap, _)| jap == proxy);
             if group.inherit(proxy, heir, now)
                 && let Some(at) = group.next_expiry()
             {
@@ -352,6 +357,17 @@ impl Rendezvous {
             }
             !group.idle()
         });
+        if forgot && self.forgotten.len() < MAX_FORGOTTEN {
+            self.forgotten.insert(proxy);
+        }
+    }
+
+    /// A proxy is back, or it has started anew. That may be known here later than what it reported
+    /// since, which was forgotten as well: it is asked for.
+    pub(crate) fn back(&mut self, proxy: ProxyId, out: &mut Outbox) {
+        if self.forgotten.remove(&proxy) {
+            out.send(proxy, CountsWanted {});
+        }
     }
 
     /// A proxy drains: lists change where it serves.

@@ -6,7 +6,7 @@
 //!  every proxy      Heartbeat ⇄ HeartbeatAck, Word, ClusterWord          (membership)
 //!                   MemberUpdate, Have, Want, Prune                      (gossip)
 //!                   Compare, Buckets, Differ, Keys                       (gossip)
-//!  JAP  → RAP       CountReport,  answered by CountAck
+//!  JAP  → RAP       CountReport,  answered by CountAck;  CountsWanted, answered by CountReport
 //!  IAP  → RAP       Resolve (or in-band, by a tunnel packet), answered by CandidateList
 //!  JAP  → IAP       NoTarget
 //!  JAP  → its heir  LeaseReplica, answered by LeaseAck
@@ -43,7 +43,7 @@ pub use membership::{
     Word,
 };
 pub use proximity::Coordinate;
-pub use rendezvous::{CandidateList, CountAck, CountReport, NoTarget, Resolve};
+pub use rendezvous::{CandidateList, CountAck, CountReport, CountsWanted, NoTarget, Resolve};
 
 messages! {
     /// What a proxy says to another. Kind 4 is not used any more.
@@ -96,5 +96,7 @@ messages! {
         27 => FlowsWanted,
         /// Answers [`FlowsWanted`], after the records.
         28 => FlowsHanded,
+        /// The sender forgot what the receiver had reported.
+        29 => CountsWanted,
     }
 }

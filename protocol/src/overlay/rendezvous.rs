@@ -25,6 +25,11 @@ pub struct CountAck {
     pub band_percent: u8,
 }
 
+/// The sender, a RAP, took the receiver for gone, and forgot what it had reported: it is to report
+/// all of that again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountsWanted {}
+
 /// The sender wishes the list of a group, as an ingress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolve {
@@ -62,4 +67,4 @@ pub struct NoTarget {
     pub group: GroupKey,
 }
 
-unbounded!(CountReport, CountAck, Resolve, NoTarget);
+unbounded!(CountReport, CountAck, CountsWanted, Resolve, NoTarget);
