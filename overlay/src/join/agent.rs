@@ -45,6 +45,8 @@ pub(crate) struct Agent {
     rtt: Option<Duration>,
     /// The ping whose answer, or any other word, is awaited.
     ping: Option<Ping>,
+    /// An ICMP error said that its port is closed, since it was heard last.
+    refused: bool,
     /// The last ping: its answer tells the way's length even if another word came before it.
     last: (u64, Time),
 }
@@ -58,6 +60,7 @@ impl Agent {
             terms,
             rtt: None,
             ping: None,
+            refused: false,
             last: (0, now),
         }
     }
@@ -67,9 +70,11 @@ impl Agent {
         self.heard + if self.targets.is_empty() { IDLE_AGENT } else { self.terms.lease }
     }
 
-    /// How long a ping may take; twice as long where the doubt is weak.
+    /// How long a ping may take; twice as long where the doubt is weak, and a third where an ICMP
+    /// error speaks against it as well: a round trip.
     fn patience(&self) -> Duration {
-        self.rtt.map_or(FIRST_PING_DEADLINE, |rtt| (rtt * 3).max(PING_DEADLINE))
+        let most = self.rtt.map_or(FIRST_PING_DEADLINE, |rtt| rtt * 3);
+        if self.refused { most / 3 } else { most }.max(PING_DEADLINE)
     }
 
     /// Whether there is reason to ping: nothing was heard for a while, and no ping is out.
@@ -92,6 +97,15 @@ impl Agent {
         (sequence, deadline)
     }
 
+    /// An ICMP error says that its port is closed: when the ping that is out is unanswered now.
+    pub(crate) fn refuse(&mut self, now: Time) -> Option<Time> {
+        self.refused = true;
+        let soon = now + self.patience();
+        let ping = self.ping.as_mut()?;
+        ping.deadline = ping.deadline.min(soon);
+        Some(ping.deadline)
+    }
+
     /// A pong came. It also tells the round-trip time.
     pub(crate) fn pong(&mut self, sequence: u64, now: Time) {
         let (last, sent) = self.last;
@@ -105,6 +119,7 @@ impl Agent {
     pub(crate) fn hear(&mut self, now: Time) {
         self.heard = now;
         self.ping = None;
+        self.refused = false;
     }
 
     /// What an expired deadline means: `None` if nothing (it was heard), else whether it is dead.
@@ -162,5 +177,20 @@ mod tests {
         agent.pong(first, Time::ZERO + ms(100));
         let now = Time::ZERO + ms(500);
         assert_eq!(agent.ping(1, now).1, now + ms(300));
+    }
+
+    #[test]
+    fn an_agent_that_an_icmp_error_speaks_against_has_a_round_trip_to_answer() {
+        let mut agent = Agent::new(link(), Terms::with(1), Time::ZERO);
+        assert_eq!(agent.refuse(Time::ZERO), None, "it is to be asked first");
+        let (first, deadline) = agent.ping(1, Time::ZERO);
+        assert_eq!(deadline, Time::ZERO + FIRST_PING_DEADLINE / 3);
+        let now = Time::ZERO + ms(200);
+        agent.pong(first, now);
+        agent.hear(now);
+        let (_, deadline) = agent.ping(1, now);
+        assert_eq!(deadline, now + ms(600));
+        assert_eq!(agent.refuse(now + ms(50)), Some(now + ms(250)));
+        assert_eq!(agent.refuse(now + ms(90)), Some(now + ms(250)), "more errors change nothing");
     }
 }

@@ -79,10 +79,13 @@ impl Join {
         }
     }
 
-    /// An ICMP error says that an agent's port is closed. Anyone can send one, so it is asked.
+    /// An ICMP error says that an agent's port is closed. Anyone can send one, so it is asked; but
+    /// it has less time to answer.
     pub(crate) fn agent_unreachable(&mut self, remote: SocketAddr, now: Time, out: &mut Outbox) {
-        if let Some(&id) = self.by_remote.get(&remote) {
-            self.try_agent(id, 1, now, out);
+        let Some(&id) = self.by_remote.get(&remote) else { return };
+        match self.agents.get_mut(&id).and_then(|agent| agent.refuse(now)) {
+            Some(deadline) => self.timers.set_by(Due::Ping(id), deadline),
+            None => self.ping(id, 1, now, out),
         }
     }
 
