@@ -67,8 +67,8 @@ pub(crate) const GRAFT: Duration = ms(200);
 pub(crate) const GRAFT_BATCH: Duration = ms(2_000);
 /// When it is asked for again.
 pub(crate) const GRAFT_AGAIN: Duration = ms(300);
-/// How long a death that a comparison brought up is doubted: the accused has to be told, and its
-/// denial has to get here.
+/// How long a death is doubted that a comparison brought up, or that may be old news: the accused
+/// has to be told, and its denial has to get here.
 pub(crate) const DOUBT: Duration = ms(1_500);
 
 /// How long a proxy may take for its first sign of life: a QUIC handshake, twice lost.
@@ -234,9 +234,6 @@ pub(crate) const RESET_REPEAT: Duration = ms(1_000);
 pub(crate) const REPORT_REFRESH: Duration = ms(30_000);
 /// When an unacknowledged report is repeated first; the time doubles up to the refresh.
 pub(crate) const REPORT_REPEAT: Duration = ms(1_000);
-/// When everything is told once more after a start, or after a denial: news of these takes at most
-/// three seconds to all.
-pub(crate) const REPORT_AGAIN: Duration = ms(5_000);
 /// How long at least between two times that all unacknowledged reports to one RAP are repeated at
 /// once, because the connection to it was lost.
 pub(crate) const REPORT_HASTE: Duration = ms(200);

@@ -409,8 +409,32 @@ fn news_of_the_death_of_a_proxy_that_was_just_heard_is_not_believed() {
     });
     assert!(told, "it can deny the rumour");
     // One that has not been heard for a while is believed to be dead.
-    node.handle_message(ProxyId::of("a"), rumour(), ms(500));
-    assert_eq!(state(&node, ms(500)), "down");
+    run(&mut node, ms(300));
+    assert_eq!(state(&node, ms(300)), "up");
+    node.handle_message(ProxyId::of("a"), rumour(), ms(300));
+    assert_eq!(state(&node, ms(300)), "down");
+}
+
+#[test]
+fn news_of_a_death_that_waited_while_this_proxy_did_not_run_is_doubted_for_it_may_be_old() {
+    let mut node = among(&["a", "b"]);
+    run(&mut node, ms(300));
+    let dead = |node: &Node, now| {
+        let b = node.proxies(now).into_iter().find(|proxy| proxy.name == "b").unwrap();
+        b.state == "down"
+    };
+    node.handle_message(ProxyId::of("a"), death("b"), ms(5_300));
+    assert!(!dead(&node, ms(5_300)));
+    let asked = effects(&mut node).into_iter().any(|effect| {
+        matches!(effect, Effect::Send { to, message: OverlayMessage::MemberUpdate(_), .. }
+            if to == ProxyId::of("b"))
+    });
+    assert!(asked, "it can deny it");
+    node.handle_timeout(ms(5_300));
+    run(&mut node, ms(6_700));
+    assert!(!dead(&node, ms(6_700)));
+    run(&mut node, ms(6_900));
+    assert!(dead(&node, ms(6_900)), "nobody denied it");
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn proxies_that_start_at_once_and_know_only_each_other_find_their_mates() {
 
 /// A RAP heard the reports of a JAP's new life before it heard of the end of the former one.
 #[test]
-fn a_jap_tells_its_counts_once_more_when_news_of_its_start_is_old() {
+fn a_jap_tells_its_counts_once_more_when_its_start_is_known() {
     holds(208);
     holds(321);
 }
@@ -81,4 +81,12 @@ fn seeds_that_restart_together_are_found_by_those_who_stayed() {
 #[test]
 fn a_rap_that_learns_late_of_a_new_life_asks_for_its_counts() {
     holds(1_972);
+}
+
+/// They had not run for seconds, and believed deaths that had been told meanwhile, and denied.
+#[test]
+fn who_did_not_run_does_not_take_old_news_for_news() {
+    holds(8_472);
+    holds(9_664);
+    holds(11_754);
 }

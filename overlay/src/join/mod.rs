@@ -119,8 +119,7 @@ impl Join {
         now: Time,
     ) -> Self {
         let closes_in_ms = u32::try_from(drain_wait.as_millis()).unwrap_or(u32::MAX);
-        let mut reports = Reports::new(random);
-        reports.tell_again(now);
+        let reports = Reports::new(random);
         Self {
             anycast,
             drain_notice: Draining { closes_in_ms },

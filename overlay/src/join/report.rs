@@ -25,7 +25,7 @@ use crate::{
     outbox::Outbox,
     random::Random,
     timers::Timers,
-    timing::{COUNT_LIFETIME, REPORT_AGAIN, REPORT_HASTE, REPORT_REFRESH, REPORT_REPEAT, STEP},
+    timing::{COUNT_LIFETIME, REPORT_HASTE, REPORT_REFRESH, REPORT_REPEAT, STEP},
     world::World,
 };
 
@@ -75,8 +75,6 @@ enum Due {
     Repeat,
     /// Repeat all that this RAP did not acknowledge, as it may be lost.
     Hasten(ProxyId),
-    /// Tell all RAPs anew.
-    Again,
     /// Report a group although nothing changed.
     Refresh(GroupKey),
 }
@@ -262,17 +260,6 @@ impl Reports {
 
     /// This proxy was taken for dead, and what it told with it.
     pub(crate) fn renew(&mut self, now: Time) {
-        self.tell_anew(now);
-        self.tell_again(now);
-    }
-
-    /// This proxy starts, or was taken for dead. A RAP may learn of that later than it hears its
-    /// reports, and then forgets those as well: all is told once more when the news is old.
-    pub(crate) fn tell_again(&mut self, now: Time) {
-        self.timers.set(Due::Again, now + REPORT_AGAIN);
-    }
-
-    fn tell_anew(&mut self, now: Time) {
         self.unacknowledged.clear();
         for told in self.groups.values_mut().flat_map(|group| group.told.values_mut()) {
             told.lost = true;
@@ -314,7 +301,6 @@ impl Reports {
                 Due::Recheck => self.some_rechecks(raps, now, out),
                 Due::Repeat => self.repeat(raps, now, out),
                 Due::Hasten(rap) => self.hasten(rap, now),
-                Due::Again => self.tell_anew(now),
                 Due::Refresh(key) => self.refresh(key, raps, now, out),
             }
         }

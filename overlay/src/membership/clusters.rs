@@ -85,7 +85,7 @@ impl Membership {
         let accused = duty::delegate(cluster, self.cluster);
         let subject = Subject::Cluster(record.cluster);
         let doubted = self.watch.hears(record.cluster, now)
-            || (came == Came::Compared
+            || (self.doubtful(came, now)
                 && self.doubts.doubt(subject, Claim::Cluster(record), now, out));
         if doubted {
             if let Some(accused) = accused {

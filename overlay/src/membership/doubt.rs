@@ -1,5 +1,6 @@
-//! Deaths that a comparison of tables brought up: they are not believed before the accused had time
-//! to deny them, for the teller may have been cut off and hold half the world for dead.
+//! Deaths that a comparison of tables brought up, or that waited here while this proxy did not run:
+//! they are not believed before the accused had time to deny them, for the teller may have been cut
+//! off and hold half the world for dead, and old news may have been denied long ago.
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | the own death | denied with a higher incarnation |
 //! | a death of one that was just heard | not believed; the accused is told |
-//! | a death found by comparing tables | believed if the accused does not deny it in time |
+//! | a death found by comparing tables, or heard after a pause | believed if the accused does not deny it in time |
 //! | dead and unknown | not worth remembering |
 //! | newer than what is known | believed, and passed on |
 
@@ -248,13 +248,23 @@ impl Membership {
             // Who lost its own way to a proxy must not take it from those who hear it. The proxy is
             // told, and denies it.
             let heard = self.observe.just_heard(&self.peers, id, now);
-            if heard || (came == Came::Compared && self.doubt_member(id, record, now, out)) {
+            if heard || (self.doubtful(came, now) && self.doubt_member(id, record, now, out)) {
                 let members = vec![record.clone()];
                 out.send(id, MemberUpdate { pushed: false, clusters: vec![], members });
                 return None;
             }
         }
         Some(Accepted { id, change, moved })
+    }
+
+    /// Whether a death that came like this has to wait for the accused to deny it: the teller may
+    /// have been cut off, or the news old, because this proxy did not run when it came.
+    pub(super) fn doubtful(&self, came: Came, now: Time) -> bool {
+        match came {
+            Came::Compared => true,
+            Came::Pushed => self.observe.catches_up(now),
+            Came::Undenied => false,
+        }
     }
 
     fn doubt_member(

@@ -60,6 +60,8 @@ pub(crate) struct Observe {
     next_beat: Time,
     /// No mate is silent before.
     next_judge: Time,
+    /// What comes before was perhaps said while this proxy did not run.
+    caught_up: Time,
     beats: u64,
     suspects: BTreeMap<ProxyId, Suspect>,
     health: Health,
@@ -74,6 +76,7 @@ impl Observe {
             silence: heartbeat.mul_f64(SILENT_BEATS),
             next_beat: first,
             next_judge: first,
+            caught_up: Time::ZERO,
             beats: 0,
             suspects: BTreeMap::new(),
             health: Health::default(),
@@ -88,6 +91,11 @@ impl Observe {
     /// Whether this proxy has not run for a while, so that it cannot tell who is silent.
     pub(crate) fn away(&self, now: Time) -> bool {
         self.late_by(now) > self.heartbeat
+    }
+
+    /// Whether what others say may have waited here while this proxy did not run, and be old.
+    pub(crate) fn catches_up(&self, now: Time) -> bool {
+        self.away(now) || now < self.caught_up
     }
 
     /// How long ago it should have beaten; zero if it has.
@@ -166,6 +174,7 @@ impl Observe {
         let away = self.away(now);
         if away {
             self.suspects.clear();
+            self.caught_up = now + self.silence;
             for peer in peers.values_mut() {
                 if let Some(mate) = &mut peer.mate {
                     mate.silent_at = mate.silent_at.max(now + self.silence);
