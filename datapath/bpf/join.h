@@ -45,6 +45,27 @@ INLINE struct target *goes_on(const struct passage *passage)
     return is_there ? target : 0;
 }
 
+/* A draw among the targets of a group, part by part. */
+struct target_drawing {
+    struct group_key key;
+    struct drawing drawing;
+};
+
+/* A step of it. 1 ends it. */
+static long draw_next(u32 at, struct target_drawing *among)
+{
+    u32 place = at % MAX_CANDIDATES;
+    if (place == 0) {
+        among->key.part = at / MAX_CANDIDATES;
+        among->drawing.group = map_lookup(&JOINED, &among->key);
+    }
+    const struct group *group = among->drawing.group;
+    if (group == 0 || place >= group->count)
+        return 1;
+    consider(&among->drawing, &group->candidates[place]);
+    return 0;
+}
+
 /* Draws a target among those of a group: the index of its handle below, its generation above, NO_HANDLE where
  * there is none. Its own function, for the sake of its stack. */
 __attribute__((noinline)) u64 draw_target(struct passage *passage)
@@ -52,16 +73,12 @@ __attribute__((noinline)) u64 draw_target(struct passage *passage)
     if (passage == 0)
         return NO_HANDLE;
     const struct flow *flow = &passage->packet.flow;
-    struct group_key key = {
-        .address = flow->group,
-        .port = flow->group_port,
-        .protocol = flow->protocol,
+    struct target_drawing among = {
+        .key = {.address = flow->group, .port = flow->group_port, .protocol = flow->protocol},
+        .drawing = {.flow = passage->hash, .best = {.peer = HERE, .generation = HERE}},
     };
-    const struct group *group = map_lookup(&JOINED, &key);
-    if (group == 0)
-        return NO_HANDLE;
-    struct draw best = draw(group, passage->hash);
-    return best.peer | (u64)best.generation << 32;
+    loop(TARGETS_DRAWN, draw_next, &among, 0);
+    return among.drawing.best.peer | (u64)among.drawing.best.generation << 32;
 }
 
 /* Whether a client may begin a flow to a group here at all. */

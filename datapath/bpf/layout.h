@@ -8,6 +8,7 @@
 
 enum {
     MAX_CANDIDATES = 64,
+    TARGETS_DRAWN = 1024,
     MAX_PREFIXES = 16,
     SOURCE_PORTS = 64,
     GENEVE_PORT = 6081,
@@ -169,7 +170,8 @@ struct group_key {
     u16 port;
     u8 protocol;
     u8 zero;
-    u32 zero_too;
+    /* Of the targets of one group, as many as fit stand in each part. */
+    u32 part;
 };
 
 struct candidate {

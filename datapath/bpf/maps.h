@@ -81,8 +81,9 @@ struct {
     TYPE(value, struct target);
 } TARGETS SEC(".maps");
 
-/* Targets that take new flows, by group: as candidates, each by its index among the targets, its lease being its
- * id. A group of more targets than fit is not here. */
+/* Targets that take new flows, by group and part: as candidates, each by its index among the targets, its lease
+ * being its id. All parts of a group but its last are full. A group of more targets than TARGETS_DRAWN is not
+ * here. */
 struct {
     UINT(type, MAP_HASH);
     UINT(max_entries, 1);

@@ -61,12 +61,8 @@ struct drawing {
     struct draw best;
 };
 
-/* A step of a loop that the verifier follows once and not for each candidate. 1 ends it. */
-static long draw_candidate(u32 at, struct drawing *drawing)
+INLINE void consider(struct drawing *drawing, const struct candidate *candidate)
 {
-    if (at >= MAX_CANDIDATES)
-        return 1;
-    const struct candidate *candidate = &drawing->group->candidates[at];
     struct draw *best = &drawing->best;
     u64 hash = mix(drawing->flow, candidate->id);
     if (candidate->weight != 0
@@ -77,6 +73,14 @@ static long draw_candidate(u32 at, struct drawing *drawing)
         best->peer = candidate->peer;
         best->generation = candidate->generation;
     }
+}
+
+/* A step of a loop that the verifier follows once and not for each candidate. 1 ends it. */
+static long draw_candidate(u32 at, struct drawing *drawing)
+{
+    if (at >= MAX_CANDIDATES)
+        return 1;
+    consider(drawing, &drawing->group->candidates[at]);
     return 0;
 }
 

@@ -31,7 +31,7 @@ use pias_datapath::{
     wire::ip::Ip,
     xdp::{
         Program, Setup, Tables, Touched, Vlan,
-        layout::{Device, Mode},
+        layout::{Device, Mode, TARGETS_DRAWN},
     },
 };
 use pias_protocol::{

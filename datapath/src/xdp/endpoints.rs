@@ -32,7 +32,9 @@ impl Endpoints {
             let key = mapped(endpoint);
             match table.peer_at(endpoint) {
                 Some(handle) => self.handles.insert(key, handle.to_bits(), 0)?,
-                None => removed(self.handles.remove(&key))?,
+                None => {
+                    removed(self.handles.remove(&key))?;
+                }
             }
         }
         Ok(())

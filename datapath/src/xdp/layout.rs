@@ -10,6 +10,8 @@ use crate::{counters::Path, drop_reason::DropReason};
 
 /// Most candidates of a group.
 pub const MAX_CANDIDATES: usize = pias_protocol::limits::MAX_CANDIDATES;
+/// Most targets of a group that the programs draw among.
+pub const TARGETS_DRAWN: usize = 1_024;
 /// Most anycast prefixes.
 pub const MAX_PREFIXES: usize = 16;
 /// Indexes of interfaces are smaller.
@@ -65,7 +67,9 @@ pub struct Key {
     /// Its protocol's number.
     pub protocol: u8,
     /// 0.
-    pub zero: [u8; 5],
+    pub zero: u8,
+    /// Of the targets of one group, as many as fit stand in each part.
+    pub part: u32,
 }
 
 impl From<&GroupKey> for Key {
@@ -74,7 +78,8 @@ impl From<&GroupKey> for Key {
             address: mapped(group.address),
             port: group.port.to_be_bytes(),
             protocol: group.protocol.number(),
-            zero: [0; 5],
+            zero: 0,
+            part: 0,
         }
     }
 }
@@ -275,6 +280,7 @@ mod tests {
     fn the_header_and_this_file_name_the_same_numbers() {
         for (name, here) in [
             ("MAX_CANDIDATES", MAX_CANDIDATES as u64),
+            ("TARGETS_DRAWN", TARGETS_DRAWN as u64),
             ("MAX_PREFIXES", MAX_PREFIXES as u64),
             ("SOURCE_PORTS", SOURCE_PORTS as u64),
             ("HERE", u64::from(HERE)),

@@ -263,17 +263,19 @@ impl Tables {
     }
 
     fn set_group(&mut self, group: &GroupKey, table: &Table) -> Result<(), WriteError> {
-        write_group(&mut self.groups, group, table.drawn(group).map(candidate))
+        write_group(&mut self.groups, Key::from(group), table.drawn(group).map(candidate))?;
+        Ok(())
     }
 }
 
-/// Writes what a group's flows are drawn from; nothing of a group without.
+/// Writes what a group's flows are drawn from; nothing of a group without. Whether there was, or is,
+/// something.
 pub(super) fn write_group(
     groups: &mut HashMap<MapData, [u8; KEY], [u8; GROUP]>,
-    group: &GroupKey,
-    candidates: impl Iterator<Item = Candidate>,
-) -> Result<(), WriteError> {
-    let key: [u8; KEY] = zerocopy::transmute!(Key::from(group));
+    key: Key,
+    candidates: impl IntoIterator<Item = Candidate>,
+) -> Result<bool, WriteError> {
+    let key: [u8; KEY] = zerocopy::transmute!(key);
     let mut value = Group::new_zeroed();
     for (slot, candidate) in value.candidates.iter_mut().zip(candidates) {
         *slot = candidate;
@@ -283,14 +285,15 @@ pub(super) fn write_group(
         return Ok(removed(groups.remove(&key))?);
     }
     let octets: [u8; GROUP] = zerocopy::transmute!(value);
-    Ok(groups.insert(key, octets, 0)?)
+    groups.insert(key, octets, 0)?;
+    Ok(true)
 }
 
-/// What was not there is removed as well.
-pub(super) fn removed(outcome: Result<(), MapError>) -> Result<(), MapError> {
+/// What was not there is removed as well. Whether it was.
+pub(super) fn removed(outcome: Result<(), MapError>) -> Result<bool, MapError> {
     match outcome {
-        Err(MapError::SyscallError(error)) if was_not_there(&error) => Ok(()),
-        outcome => outcome,
+        Err(MapError::SyscallError(error)) if was_not_there(&error) => Ok(false),
+        outcome => outcome.map(|()| true),
     }
 }
 

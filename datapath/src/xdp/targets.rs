@@ -10,7 +10,7 @@ use pias_protocol::{forwarding::TargetState, group::GroupKey, ids::TargetId};
 
 use super::{
     kept::{self, FormerTarget},
-    layout::{Candidate, MAX_CANDIDATES, target},
+    layout::{Candidate, Key, MAX_CANDIDATES, TARGETS_DRAWN, target},
     tables::{GROUP, KEY, WriteError, write_group},
 };
 use crate::{flow::pins::address_words, mapped::Words, slots::Handle, table::Table};
@@ -103,15 +103,28 @@ impl Targets {
     /// then user space has the say.
     fn set_group(&mut self, group: &GroupKey, table: &Table) -> Result<(), WriteError> {
         let takers = table.targets_of(group).filter(|&(handle, _)| table.takes_flows(handle));
-        let takers: Vec<_> = takers.take(MAX_CANDIDATES + 1).collect();
-        let fits = takers.len() <= MAX_CANDIDATES;
-        let drawn = takers.into_iter().filter(|_| fits).map(|(handle, target)| Candidate {
-            id: target.id.0,
-            weight: target.weight,
-            peer: handle.to_bits() as u32,
-            generation: (handle.to_bits() >> 32) as u32,
-            zero: 0,
-        });
-        write_group(&mut self.joined, group, drawn)
+        let mut drawn: Vec<_> = takers
+            .take(TARGETS_DRAWN + 1)
+            .map(|(handle, target)| Candidate {
+                id: target.id.0,
+                weight: target.weight,
+                peer: handle.to_bits() as u32,
+                generation: (handle.to_bits() >> 32) as u32,
+                zero: 0,
+            })
+            .collect();
+        if drawn.len() > TARGETS_DRAWN {
+            drawn.clear();
+        }
+        // What is left of a larger group goes last. All that reads them stops at a part that is not full.
+        let mut parts = drawn.chunks(MAX_CANDIDATES);
+        for part in 0.. {
+            let rest = parts.next().unwrap_or_default();
+            let key = Key { part, ..Key::from(group) };
+            if !write_group(&mut self.joined, key, rest.iter().copied())? && rest.is_empty() {
+                break;
+            }
+        }
+        Ok(())
     }
 }

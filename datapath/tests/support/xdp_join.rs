@@ -111,7 +111,7 @@ fn target(index: usize, id: u64, weight: u32, state: TargetState) -> Target {
     let address = match (group.address, id) {
         (IpAddr::V4(_), 1) => "192.0.2.1:5000".to_owned(),
         (IpAddr::V6(_), 1) => "[2001:db8:77::1]:5000".to_owned(),
-        (IpAddr::V4(_), id) => format!("10.0.0.{id}:{}", 5000 + id),
+        (IpAddr::V4(_), id) => format!("10.0.{}.{}:{}", id >> 8, id & 0xFF, 5000 + id),
         (IpAddr::V6(_), id) => format!("[2001:db8:9::{id}]:{}", 5000 + id),
     };
     let id = TargetId(id * 10 + index as u64);
@@ -341,13 +341,48 @@ fn a_target_that_is_down_gets_no_packet_from_xdp() {
 }
 
 #[test]
+fn a_group_of_many_targets_is_drawn_among_alike_as_it_grows_and_shrinks() {
+    if !privileged() {
+        return;
+    }
+    host().run(|| {
+        let mut two = jap(|limits| limits.members = 2_048);
+        let weight = |id: u64| (id % 3 + 1) as u32;
+        let (mut number, mut opened) = (0, 0);
+        let mut draw = |two: &mut Two| {
+            for _ in 0..40 {
+                number += 1;
+                let expected = two.expected(&syn(number));
+                assert_eq!(two.outcome(&syn(number)), expected);
+            }
+            opened += 40;
+            assert_eq!(two.translated, opened, "nothing is passed up");
+        };
+        // Two parts, three, and whole parts alone.
+        for targets in [2..100_u64, 100..194, 194..1_026] {
+            for id in targets {
+                two.apply(ForwardingUpdate::Target(target(1, id, weight(id), TargetState::Up)));
+            }
+            draw(&mut two);
+        }
+        for kept in [700..1_026_u64, 898..1_026, 1_020..1_026] {
+            for id in (2..1_026).filter(|id| !kept.contains(id)) {
+                let gone = target(1, id, weight(id), TargetState::Draining);
+                two.apply(ForwardingUpdate::Target(gone));
+            }
+            draw(&mut two);
+        }
+    });
+}
+
+#[test]
 fn a_group_with_more_targets_than_xdp_draws_among_is_placed_by_the_pipeline() {
     if !privileged() {
         return;
     }
     host().run(|| {
-        let mut two = jap(|_| {});
-        for id in 2..70 {
+        let mut two = jap(|limits| limits.members = 2_048);
+        for id in 2..TARGETS_DRAWN as u64 + 4 {
             two.apply(ForwardingUpdate::Target(target(1, id, 1, TargetState::Up)));
         }
         for number in 0..20 {
