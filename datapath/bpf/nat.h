@@ -157,9 +157,12 @@ INLINE int is_target(const struct nat_flow *flow, u64 meta, const struct packet 
         && flow->nat.high == of->group.high;
 }
 
-/* Whether a client's packet is of the flow in a slot. An entry that is being written may be its: who
- * writes it knows more. */
-INLINE int read_for_client(struct passage *passage, u32 slot)
+/* Who sent a packet. What takes one is inlined, and all that it decides is decided by the compiler. */
+enum side { CLIENT, TARGET };
+
+/* Whether a packet is of the flow in a slot. An entry that is being written may be its: who writes it
+ * knows more. */
+INLINE int read_flow(struct passage *passage, u32 slot, enum side side)
 {
     const struct nat_flow *flow = map_lookup(&NAT_FLOWS, &slot);
     if (flow == 0)
@@ -167,51 +170,34 @@ INLINE int read_for_client(struct passage *passage, u32 slot)
     u64 meta = *(volatile u64 *)&flow->meta;
     if (STAGE(meta) == WRITING)
         return UNSURE;
-    if (!is_flow(meta) || !is_client(flow, meta, &passage->packet))
+    const struct packet *packet = &passage->packet;
+    if (!is_flow(meta) || !(side == CLIENT ? is_client(flow, meta, packet) : is_target(flow, meta, packet)))
         return NOT_TRANSLATED;
     passage->slot = slot;
     passage->meta = meta;
     passage->target = flow->target;
-    passage->created = flow->created;
-    passage->notes = flow->notes;
-    passage->from = flow->nat;
-    passage->to = flow->target_address;
-    passage->from_port = flow->nat_port;
-    passage->to_port = flow->target_port;
+    if (side == CLIENT) {
+        passage->created = flow->created;
+        passage->notes = flow->notes;
+        passage->from = flow->nat;
+        passage->to = flow->target_address;
+        passage->from_port = flow->nat_port;
+        passage->to_port = flow->target_port;
+    } else {
+        passage->ingress = flow->ingress;
+        passage->back = flow->back;
+        passage->from = flow->group;
+        passage->to = flow->client;
+        passage->from_port = meta >> 16;
+        passage->to_port = meta;
+    }
     return still_is(flow, meta) ? TRANSLATED : UNSURE;
 }
 
-/* The same of a target's packet. */
-INLINE int read_for_target(struct passage *passage, u32 slot)
+/* Finds the flow of a packet by the hint of its product, or in the bucket, from the cell `first` on. */
+INLINE int find_flow(struct passage *passage, const struct cells *bucket, u64 product, u32 first, enum side side)
 {
-    const struct nat_flow *flow = map_lookup(&NAT_FLOWS, &slot);
-    if (flow == 0)
-        return NOT_TRANSLATED;
-    u64 meta = *(volatile u64 *)&flow->meta;
-    if (STAGE(meta) == WRITING)
-        return UNSURE;
-    if (!is_flow(meta) || !is_target(flow, meta, &passage->packet))
-        return NOT_TRANSLATED;
-    passage->slot = slot;
-    passage->meta = meta;
-    passage->target = flow->target;
-    passage->ingress = flow->ingress;
-    passage->back = flow->back;
-    passage->from = flow->group;
-    passage->to = flow->client;
-    passage->from_port = meta >> 16;
-    passage->to_port = meta;
-    return still_is(flow, meta) ? TRANSLATED : UNSURE;
-}
-
-/* Finds the flow of a client's packet. Its own function, so that it is verified once, as others below. */
-__attribute__((noinline)) int flow_of_client(struct passage *passage)
-{
-    if (passage == 0)
-        return UNSURE;
-    u64 product = client_product(passage->hash), wanted = cell_of(product, 0);
-    u32 index = bucket_of(product), first = first_cell(product);
-    const struct cells *bucket = map_lookup(&NAT_FORWARD, &index);
+    u64 wanted = cell_of(product, 0);
     struct hints *hints = hints_of(product);
     if (bucket == 0 || hints == 0)
         return UNSURE;
@@ -222,13 +208,23 @@ __attribute__((noinline)) int flow_of_client(struct passage *passage)
             cell = *(volatile u64 *)&bucket->cell[(first + step - 1) % CELLS];
         if (!has_tag(cell, wanted))
             continue;
-        int found = read_for_client(passage, (u32)cell - 1);
+        int found = read_flow(passage, (u32)cell - 1, side);
         if (step > 0 && found == TRANSLATED)
             keep_hint(hints, cell, passage->now);
         if (found != NOT_TRANSLATED)
             return found;
     }
     return NOT_TRANSLATED;
+}
+
+/* Finds the flow of a client's packet. Its own function, so that it is verified once, as others below. */
+__attribute__((noinline)) int flow_of_client(struct passage *passage)
+{
+    if (passage == 0)
+        return UNSURE;
+    u64 product = client_product(passage->hash);
+    u32 index = bucket_of(product);
+    return find_flow(passage, map_lookup(&NAT_FORWARD, &index), product, first_cell(product), CLIENT);
 }
 
 /* Finds the flow of a target's packet. */
@@ -238,26 +234,8 @@ __attribute__((noinline)) int flow_of_target(struct passage *passage)
         return UNSURE;
     const struct flow *of = &passage->packet.flow;
     u64 product = target_product(address_product(&of->client), of->client_port, of->group_port, of->protocol);
-    u64 wanted = cell_of(product, 0);
     u32 index = bucket_of(product);
-    const struct cells *bucket = map_lookup(&NAT_REVERSE, &index);
-    struct hints *hints = hints_of(product);
-    if (bucket == 0 || hints == 0)
-        return UNSURE;
-    u64 cell = hint(hints, wanted);
-#pragma clang loop unroll(disable)
-    for (u32 step = 0; step <= CELLS; step++) {
-        if (step > 0)
-            cell = *(volatile u64 *)&bucket->cell[(step - 1) % CELLS];
-        if (!has_tag(cell, wanted))
-            continue;
-        int found = read_for_target(passage, (u32)cell - 1);
-        if (step > 0 && found == TRANSLATED)
-            keep_hint(hints, cell, passage->now);
-        if (found != NOT_TRANSLATED)
-            return found;
-    }
-    return NOT_TRANSLATED;
+    return find_flow(passage, map_lookup(&NAT_REVERSE, &index), product, 0, TARGET);
 }
 
 /* Whether a segment may open a flow: a SYN that acknowledges nothing. Any datagram may. */

@@ -140,12 +140,22 @@ impl Questions {
         Duration::from_secs_f64(slowest / 1e3)
     }
 
+    /// How long after `event` (time since the epoch) the last flow began that a
+    /// target served. Zero if it served none.
+    pub fn last_of(&self, target: &str, event: Duration) -> Duration {
+        self.last(event, |question| question.answer.as_deref() == Some(target))
+    }
+
     /// How long after `event` (time since the epoch) the last flow began that
     /// failed: from then on, every new flow was served. Zero if none failed.
     pub fn outage(&self, event: Duration) -> Duration {
+        self.last(event, |question| question.answer.is_none())
+    }
+
+    fn last(&self, event: Duration, which: impl Fn(&Answered) -> bool) -> Duration {
         let event = event.as_secs_f64() * 1e3;
-        let failed = self.0.iter().filter(|question| question.answer.is_none());
-        let last = failed.map(|question| question.asked_ms - event).fold(0.0, f64::max);
+        let asked = self.0.iter().filter(|question| which(question));
+        let last = asked.map(|question| question.asked_ms - event).fold(0.0, f64::max);
         Duration::from_secs_f64(last / 1e3)
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use pias_overlay::{AgentId, CloseReason, Effect, Node, NodeConfig, Seed};
 use pias_protocol::{
-    agent::{AgentMessage, JapMessage, Join, Leave, RefusalCode},
+    agent::{AgentMessage, JapMessage, Join, Leave, Pong, RefusalCode},
     forwarding::{
         ForwardingEvent, ForwardingUpdate, IngressEntry, ProbeOutcome, RelayHow, TargetState,
     },
@@ -369,6 +369,23 @@ fn a_udp_target_that_refuses_a_flow_and_answers_no_other_is_taken_out() {
     assert_eq!(state(&[TargetRefuses]), "up");
     assert_eq!(state(&[silent]), "up");
     assert_eq!(state(&[TargetRefuses, TargetAnswers, silent]), "up");
+}
+
+#[test]
+fn a_silent_agent_whose_target_is_used_is_pinged_a_quarter_of_a_second_after_its_last_word() {
+    let (mut node, target, heard) = with_target();
+    let ms = Duration::from_millis;
+    let pings = |node: &mut Node, end| -> Vec<Duration> {
+        let pings = run(node, end).into_iter().filter(|(_, effect)| {
+            matches!(effect, Effect::Agent { message: JapMessage::Ping(_), .. })
+        });
+        pings.map(|(at, _)| at - heard).collect()
+    };
+    node.handle_event(ForwardingEvent::TargetUsed(target), heard + ms(10));
+    let first = pings(&mut node, heard + ms(300));
+    assert_eq!(first, [ms(250)]);
+    node.agent_message(AGENT, Pong { sequence: 1 }.into(), heard + ms(300));
+    assert_eq!(pings(&mut node, heard + ms(700)), [], "nobody uses it since");
 }
 
 #[test]

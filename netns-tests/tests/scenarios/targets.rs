@@ -47,12 +47,13 @@ impl<'lab> Pair<'lab> {
         let after = self.stream.stop().expect("the client ends").since(event);
         let late = after.since(event + ONE_SECOND);
         println!(
-            "{what}: {} of {} flows failed {:?}, the last one began after {:.0?}; answers since: {:?}",
+            "{what}: {} of {} flows failed {:?}, the last one began after {:.0?}; answers since: {:?}, the last of fra-t1 after {:.0?}",
             after.asked() - after.answered(),
             after.asked(),
             after.failures(),
             after.outage(event),
             after.by_target(),
+            after.last_of("fra-t1", event),
         );
         assert_eq!(late.answered(), late.asked(), "{:?}", late.failures());
         assert_eq!(late.by_target().into_keys().collect::<Vec<_>>(), ["fra-t2"]);

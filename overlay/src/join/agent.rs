@@ -45,6 +45,8 @@ pub(crate) struct Agent {
     rtt: Option<Duration>,
     /// The ping whose answer, or any other word, is awaited.
     ping: Option<Ping>,
+    /// Flows were placed on its targets since it was pinged.
+    used: bool,
     /// An ICMP error said that its port is closed, since it was heard last.
     refused: bool,
     /// The last ping: its answer tells the way's length even if another word came before it.
@@ -60,6 +62,7 @@ impl Agent {
             terms,
             rtt: None,
             ping: None,
+            used: false,
             refused: false,
             last: (0, now),
         }
@@ -77,9 +80,14 @@ impl Agent {
         if self.refused { most / 3 } else { most }.max(PING_DEADLINE)
     }
 
-    /// Whether there is reason to ping: nothing was heard for a while, and no ping is out.
-    pub(crate) fn worth_a_ping(&self, now: Time) -> bool {
-        self.ping.is_none() && now - self.heard >= PING_INTERVAL
+    /// Flows are placed on its targets: that is a reason to ping it.
+    pub(crate) const fn used(&mut self) {
+        self.used = true;
+    }
+
+    /// When it is to be pinged, unless it is heard before: where there is reason to, and no ping is out.
+    pub(crate) fn worth_a_ping(&self) -> Option<Time> {
+        (self.used && self.ping.is_none()).then(|| self.heard + PING_INTERVAL)
     }
 
     /// Whether a ping is out.
@@ -94,6 +102,7 @@ impl Agent {
         let unanswered = self.ping.map_or(0, |ping| ping.unanswered + 1);
         let deadline = now + self.patience() * doubt;
         self.ping = Some(Ping { deadline, unanswered });
+        self.used = false;
         (sequence, deadline)
     }
 

@@ -20,6 +20,7 @@ use pias_protocol::{
 
 use super::{
     Due, Join,
+    agent::Agent,
     target::{Service, Verdict},
 };
 use crate::{
@@ -71,12 +72,22 @@ impl Join {
 
     /// Flows are placed on a target: that its agent is dead must not take long to notice.
     pub(crate) fn target_used(&mut self, id: TargetId, now: Time, out: &mut Outbox) {
-        let Some(target) = self.targets.get(&id) else { return };
-        if let Some(agent) = target.agent
-            && self.agents.get(&agent).is_some_and(|agent| agent.worth_a_ping(now))
-        {
-            self.ping(agent, 1, now, out);
+        let Some(id) = self.targets.get(&id).and_then(|target| target.agent) else { return };
+        let Some(agent) = self.agents.get_mut(&id) else { return };
+        agent.used();
+        self.ping_by_use(id, now, out);
+    }
+
+    /// Pings an agent whose targets are used, now or when it has not been heard for long enough.
+    /// Whether it is one.
+    fn ping_by_use(&mut self, id: AgentId, now: Time, out: &mut Outbox) -> bool {
+        let Some(at) = self.agents.get(&id).and_then(Agent::worth_a_ping) else { return false };
+        if at <= now {
+            self.ping(id, 1, now, out);
+        } else {
+            self.timers.set_by(Due::Ping(id), at);
         }
+        true
     }
 
     /// An ICMP error says that an agent's port is closed. Anyone can send one, so it is asked; but
@@ -229,8 +240,11 @@ impl Join {
         self.timers.set(Due::Ping(id), deadline);
     }
 
-    /// A ping may be unanswered.
+    /// A ping is due, or may be unanswered.
     pub(super) fn ping_due(&mut self, id: AgentId, world: &World, now: Time, out: &mut Outbox) {
+        if self.ping_by_use(id, now, out) {
+            return;
+        }
         let Some(dead) = self.agents.get(&id).and_then(|agent| agent.ping_expired(now)) else {
             return;
         };
